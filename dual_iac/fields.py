@@ -1,0 +1,115 @@
+"""A rendered service → the flat fields that a plan compares.
+
+The names follow dual.yaml where it has one. What is left out of a service has no field, and
+is expected to be what the image says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dual_iac.interpolation import has_references, substitute
+from dual_iac.state import LABEL_HASH, Fields
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgt]?)i?b?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def size_in_bytes(text: str) -> int:
+    """A size in Compose's notation (binary multiples, as Docker reads them), in bytes."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"not a size: {text!r}")
+    return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
+
+
+def desired_fields(
+    definition: Mapping[str, Any], folder: Path, environment: Mapping[str, str], project: str
+) -> tuple[Fields, frozenset[str]]:
+    """The fields of one service of a compose file in ``folder``, and the names of hidden ones.
+
+    Raises :class:`InterpolationError` where a required variable is missing.
+    """
+    hidden: set[str] = set()
+
+    def read(field: str, value: Any) -> str:
+        text = str(value)
+        if has_references(text):
+            hidden.add(field)
+        return substitute(text, environment)
+
+    fields: dict[str, Any] = {"image": read("image", definition["image"])}
+    command = definition.get("command")
+    if isinstance(command, str):
+        fields["command"] = tuple(shlex.split(read("command", command)))
+    elif command is not None:
+        fields["command"] = tuple(read("command", word) for word in command)
+    for key in ("user", "working_dir", "hostname", "restart"):
+        if key in definition:
+            fields[key] = read(key, definition[key])
+    for key in ("init", "read_only", "privileged"):
+        if definition.get(key):
+            fields[key] = True
+    for key in ("cap_add", "cap_drop", "security_opt"):
+        if definition.get(key):
+            fields[key] = tuple(sorted(definition[key]))
+
+    if "cpus" in definition:
+        fields["resources.cpus"] = float(read("resources.cpus", definition["cpus"]))
+    if "mem_limit" in definition:
+        memory = read("resources.memory", definition["mem_limit"])
+        fields["resources.memory"] = size_in_bytes(memory)
+    if "pids_limit" in definition:
+        fields["resources.pids"] = int(definition["pids_limit"])
+
+    for name, value, secret in _environment(definition, folder, environment):
+        field = f"env.{name}"
+        fields[field] = value
+        if secret:
+            hidden.add(field)
+        else:
+            hidden.discard(field)
+    for mount in definition.get("volumes", ()):
+        field = f"mounts.{mount['target']}"
+        if mount["type"] == "bind":
+            source = Path(read(field, mount["source"])).expanduser()
+            fields[field] = f"bind {os.path.realpath(folder / source)}"
+        else:
+            fields[field] = f"volume {project}_{mount['source']}"
+        if mount.get("read_only"):
+            fields[field] += " (read-only)"
+    for port in definition.get("ports", ()):
+        published = f"{port['host_ip']}:{port['published']}"
+        fields[f"ports.{port['target']}/{port.get('protocol', 'tcp')}"] = published
+    for key, network in definition["networks"].items():
+        fields[f"networks.{key}"] = (network or {}).get("ipv4_address", "")
+    for name, value in definition.get("labels", {}).items():
+        if name != LABEL_HASH:
+            fields[f"labels.{name}"] = read(f"labels.{name}", value)
+    return fields, frozenset(hidden)
+
+
+def _environment(
+    definition: Mapping[str, Any], folder: Path, environment: Mapping[str, str]
+) -> list[tuple[str, str, bool]]:
+    """Names, values and whether a value must stay hidden; later ones win."""
+    variables: list[tuple[str, str, bool]] = []
+    for each in definition.get("env_file", ()):
+        from dotenv import dotenv_values
+
+        path = folder / Path(substitute(each["path"], environment)).expanduser()
+        variables += [(name, value or "", True) for name, value in dotenv_values(path).items()]
+    for name, value in definition.get("environment", {}).items():
+        if value is not None:
+            text = str(value)
+            variables.append((name, substitute(text, environment), has_references(text)))
+        elif name in environment:
+            variables.append((name, environment[name], True))
+    return variables
+
+

@@ -1,0 +1,649 @@
+"""What a dual.yaml declares: frozen pydantic models. Names, hosts and URLs are derived here.
+
+:class:`Spec` is the file as written (and the source of its JSON Schema). :class:`Project` is
+what it means: defaults merged, workspaces in the order of their names, each with its hosts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from dual_iac import interpolation
+
+WORKSPACE_PORT = 3000
+"""The one port of every workspace, inside its own network namespace."""
+
+PROXY_SERVICE = "traefik"
+"""The proxy's service name, and so no workspace's."""
+
+SUBNET_PREFIX = 29
+"""Each workspace's own network: a gateway, the workspace, the proxy, and room for three."""
+
+NAME_LENGTH = 63
+"""What a DNS label may hold, and so a host name's first part."""
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+
+def slug(text: str) -> str:
+    """The workspace name that belongs to a branch (or any other text).
+
+    Lower case; every other run of characters becomes one ``-``; cut at 63 characters with a
+    hash of the whole, so that two branches that start alike never share a name.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(name) > NAME_LENGTH or not name:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = f"{name[: NAME_LENGTH - 9].rstrip('-')}-{digest}".lstrip("-")
+    return name
+
+
+def invalid(what: str, why: str = "", mend: str = "") -> PydanticCustomError:
+    """A validation error that keeps what, why and mend apart."""
+    # The texts travel in the context: a brace in them must not be read as a placeholder.
+    return PydanticCustomError("dual", "{what}", {"what": what, "why": why, "mend": mend})
+
+
+# ── the kinds of text that stand in a spec ──────────────────────────────────────────────────
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, str) and "\0" in value:
+        raise invalid("a NUL character can't stand in a value")
+    return value
+
+
+def _interpolated(value: str) -> str:
+    try:
+        interpolation.check(value)
+    except interpolation.InterpolationError as error:
+        raise invalid(
+            str(error),
+            why="$ starts a variable, as in Compose",
+            mend="write $$ for a dollar sign, or ${NAME} for a variable",
+        ) from None
+    return value
+
+
+def _literal(value: str) -> str:
+    if interpolation.has_references(value):
+        raise invalid(
+            "a variable can't stand here",
+            why="names, hosts, ports and networks are worked out before Compose reads the file",
+            mend="write the value itself",
+        )
+    return value
+
+
+def _pattern(
+    pattern: str, what: str, *, why: str = "", mend: str = ""
+) -> Callable[[str], str]:
+    """A check against a whole-text pattern; a value with a ``${VAR}`` in it passes unread."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not interpolation.has_references(value) and not compiled.fullmatch(value):
+            raise invalid(f"{value!r} is not {what}", why=why, mend=mend)
+        return value
+
+    return check
+
+
+def _workspace_name(value: str) -> str:
+    if len(value) > NAME_LENGTH or not _NAME.fullmatch(value):
+        raise invalid(
+            f"{value!r} is not a workspace name",
+            why="a name is part of a host name: a-z, 0-9 and - inside, at most 63 characters",
+            mend=f"{slug(value)!r} would do",
+        )
+    if value == PROXY_SERVICE:
+        raise invalid(
+            f"{value!r} is the proxy's own name", mend="give the workspace another name"
+        )
+    return value
+
+
+def _part_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", value) or "--" in value or len(value) > 63:
+        raise invalid(
+            f"{value!r} is not a name for it",
+            why="a-z, 0-9, and . _ - inside, no double --, at most 63 characters",
+        )
+    return value
+
+
+def _project_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", value):
+        raise invalid(
+            f"{value!r} is not a project name",
+            why="Compose wants a-z, 0-9, and - _ inside, starting with a letter or digit",
+            mend=f"{slug(value)!r} would do",
+        )
+    return value
+
+
+def _host_name(value: str) -> str:
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    if len(value) > 253 or not re.fullmatch(rf"{label}(\.{label})*", value):
+        mend = ""
+        if re.fullmatch(r"https?://.*", value):
+            mend = "leave out the scheme, the port and the path"
+        elif re.fullmatch(rf"{label}(\.{label})*", value.lower()):
+            mend = f"write it in lower case: {value.lower()}"
+        raise invalid(
+            f"{value!r} is not a host name",
+            why="labels of a-z, 0-9 and - inside, joined by dots",
+            mend=mend,
+        )
+    return value
+
+
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h)")
+
+
+def parse_duration(text: str) -> timedelta:
+    """A duration in Compose's notation, such as ``1m30s``; raises ValueError otherwise."""
+    if not re.fullmatch(rf"({_DURATION.pattern})+", text):
+        raise ValueError(text)
+    return timedelta(seconds=sum(float(n) * _UNITS[u] for n, u in _DURATION.findall(text)))
+
+
+def _duration(value: Any) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    try:
+        duration = parse_duration(str(value))
+    except (ValueError, OverflowError):
+        raise invalid(
+            f"{value!r} is not a duration", mend="write it like 500ms, 60s or 1m30s"
+        ) from None
+    if not timedelta(0) < duration <= timedelta(days=1):
+        raise invalid(f"{value!r} is not between 0s and 24h")
+    return duration
+
+
+def format_duration(duration: timedelta) -> str:
+    seconds = duration.total_seconds()
+    return f"{seconds:g}s" if seconds < 60 or seconds % 60 else f"{seconds / 60:g}m"
+
+
+def _cpus(value: Any) -> Any:
+    text = str(value)
+    if interpolation.has_references(text):
+        return _interpolated(text)
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) <= 0:
+        raise invalid(f"{value!r} is not a number of CPUs", mend="write it like 1.5")
+    return text
+
+
+def _container_path(value: str) -> str:
+    parts = value.split("/")
+    if not value.startswith("/") or len(value) < 2 or {"", ".", ".."} & set(parts[1:]):
+        raise invalid(
+            f"{value!r} is not a path in the container",
+            why="it starts with /, is not / itself, and has no empty, . or .. part",
+        )
+    return value
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise invalid(
+            f"{value!r} is not an address",
+            mend="127.0.0.1 is this machine alone, 0.0.0.0 everyone who can reach it",
+        ) from None
+
+
+def _pool(value: str) -> str:
+    try:
+        pool = ipaddress.IPv4Network(value)
+    except ValueError as error:
+        raise invalid(
+            f"{value!r} is not an IPv4 network",
+            why=str(error),
+            mend="write it like 10.213.0.0/16",
+        ) from None
+    if pool.prefixlen > SUBNET_PREFIX - 1:
+        raise invalid(
+            f"{value!r} is too small",
+            why=f"every workspace takes a /{SUBNET_PREFIX} of it, and so does the proxy",
+            mend="write it like 10.213.0.0/16",
+        )
+    if pool.is_loopback or pool.is_multicast or pool.is_link_local or pool.is_unspecified:
+        raise invalid(f"{value!r} can't be given to containers", mend="take a part of 10.0.0.0/8")
+    return value
+
+
+def _env_file_path(value: str) -> str:
+    if not value.strip():
+        raise invalid("an empty path")
+    return value
+
+
+def _password_hash(value: str) -> str:
+    plain = value.replace("$$", "$")
+    if not re.match(r"\$(2[aby]|apr1)\$|\{SHA\}", plain):
+        raise invalid(
+            "not a password hash",
+            why="passwords stand here hashed only: bcrypt, apr1 or SHA1, each $ written as $$",
+            mend="make one with: htpasswd -nbB USER PASSWORD | sed 's/\\$/$$/g'",
+        )
+    return value
+
+
+_Text = Annotated[str, BeforeValidator(_text)]
+Literal_ = Annotated[_Text, AfterValidator(_literal)]
+Text = Annotated[_Text, AfterValidator(_interpolated)]
+"""Text as written, with Compose's ``${VAR}`` checked but not substituted."""
+
+WorkspaceName = Annotated[_Text, AfterValidator(_workspace_name)]
+PartName = Annotated[_Text, AfterValidator(_part_name)]
+ProjectName = Annotated[Literal_, AfterValidator(_project_name)]
+HostName = Annotated[Literal_, AfterValidator(_host_name)]
+Port = Annotated[int, BeforeValidator(lambda v: _literal(v) if isinstance(v, str) else v)]
+Port = Annotated[Port, Field(ge=1, le=65535)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(format_duration),
+    WithJsonSchema({"type": "string", "examples": ["60s", "1m30s"]}),
+]
+Image = Annotated[
+    Text,
+    AfterValidator(
+        _pattern(
+            r"(sha256:[0-9a-f]{64}|([\w.-]+(:\d+)?/)?[a-z0-9][a-z0-9._/-]*"
+            r"(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?)",
+            "an image name",
+            mend="write it like node:22-slim or registry.example.com/team/app:1.4",
+        )
+    ),
+]
+Size = Annotated[
+    Text,
+    AfterValidator(
+        _pattern(r"(?i)\d+(\.\d+)?\s?([kmgt]i?)?b?", "a size", mend="write it like 512m or 1g")
+    ),
+]
+User = Annotated[
+    Text,
+    AfterValidator(
+        _pattern(r"[\w.-]+(:[\w.-]+)?", "a user", mend="write it like node or 1000:1000")
+    ),
+]
+EnvName = Annotated[
+    _Text,
+    AfterValidator(
+        _pattern(r"[A-Za-z_][A-Za-z0-9_.-]*", "a variable's name", mend="write it like NODE_ENV")
+    ),
+    AfterValidator(_literal),
+]
+EnvFile = Annotated[Text, AfterValidator(_env_file_path)]
+ContainerPath = Annotated[Literal_, AfterValidator(_container_path)]
+Cpus = Annotated[
+    str,
+    BeforeValidator(_cpus),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}),
+]
+IpAddress = Annotated[Literal_, AfterValidator(_ip_address)]
+Pool = Annotated[Literal_, AfterValidator(_pool)]
+PasswordHash = Annotated[_Text, AfterValidator(_password_hash)]
+
+
+def _command(value: Any) -> str | tuple[str, ...]:
+    if isinstance(value, list | tuple):
+        if not value or any(not isinstance(word, str | int | float) for word in value):
+            raise invalid("a command's list holds words, and at least one")
+        return tuple(_interpolated(str(_text(word))) for word in value)
+    if not isinstance(value, str | int | float):
+        raise invalid("a command is a text or a list of words")
+    text = _interpolated(str(_text(value)))
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise invalid(
+            f"the command can't be split into words: {str(error).lower()}",
+            mend="close the quote, or write the command as a list of words",
+        ) from None
+    if not words:
+        raise invalid("an empty command", mend="leave it out to run the image's own")
+    return text
+
+
+Command = Annotated[
+    str | tuple[str, ...],
+    PlainValidator(_command),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    ),
+]
+"""As in Compose: one text is split into words as a shell would, a list is taken as it is."""
+
+Environment = Annotated[
+    Mapping[EnvName, Text | None],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+        }
+    ),
+]
+"""Values as written. An empty value takes the variable from where dual runs, as in Compose."""
+
+
+# ── the models ──────────────────────────────────────────────────────────────────────────────
+
+
+class Model(BaseModel):
+    """Unknown keys are errors; a key with nothing after it counts as left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, data: Any) -> Any:
+        if data is None:
+            return {}
+        if isinstance(data, dict):
+            known = cls.model_fields
+            return {key: v for key, v in data.items() if v is not None or key not in known}
+        return data
+
+
+class Source(Model):
+    """Where a workspace's files come from: a folder on this machine, or a clone of its own."""
+
+    path: Text | None = None
+    """A folder, bind-mounted at /workspace. Relative to dual.yaml."""
+    git: Text | None = None
+    """A repository: the workspace gets a full clone of its own."""
+    branch: Literal_ | None = None
+    """The branch to check out of ``git``."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.path is None) == (self.git is None):
+            raise invalid(
+                "a source is either a path or a git repository",
+                mend="keep one of the two; `path: ~` takes back a path given under defaults",
+            )
+        if self.branch is not None and self.git is None:
+            raise invalid("a branch belongs to a git source", mend="add git:, or leave it out")
+        if self.path is not None and not self.path.strip():
+            raise invalid("an empty path", mend="write . for the folder of dual.yaml")
+        return self
+
+
+class Resources(Model):
+    """Limits, as the kernel enforces them."""
+
+    cpus: Cpus | None = None
+    """CPU time, in CPUs: 1.5 is one and a half."""
+    memory: Size | None = None
+    """Memory, such as 512m or 1g."""
+    pids: Annotated[int, Field(ge=1)] | None = None
+    """The most processes at once."""
+
+
+class Ready(Model):
+    """When a workspace counts as up: it answers through the proxy."""
+
+    path: Annotated[Literal_, AfterValidator(_pattern(r"/[!-~]*", "a path of a URL"))] = "/"
+    """What is asked for."""
+    timeout: Duration = timedelta(seconds=60)
+    """How long apply waits for the answer."""
+
+
+class Companion(Model):
+    """A service that shares the workspace's localhost: a database, say."""
+
+    image: Image
+    command: Command | None = None
+    env: Environment = Field(default_factory=dict)
+    user: User | None = None
+    volumes: Mapping[PartName, ContainerPath] = Field(default_factory=dict)
+
+
+class Auth(Model):
+    """Who may pass the proxy."""
+
+    users: Annotated[Mapping[Text, PasswordHash], Field(min_length=1)]
+    """User names, and hashes of their passwords (each $ written as $$)."""
+
+
+class WorkspaceSettings(Model):
+    """What may stand under a workspace, and under ``defaults``."""
+
+    image: Image | None = None
+    """The image to run. Needed, here or under defaults."""
+    source: Source | None = None
+    """The files at /workspace."""
+    command: Command | None = None
+    """What to run, instead of the image's own command. It should listen on port 3000."""
+    hosts: tuple[HostName, ...] = ()
+    """Host names besides <workspace>.<domain>."""
+    env: Environment = Field(default_factory=dict)
+    """Environment variables."""
+    env_file: tuple[EnvFile, ...] = ()
+    """Files of environment variables; ``env`` wins over them, later files over earlier."""
+    volumes: Mapping[PartName, ContainerPath] = Field(default_factory=dict)
+    """Named volumes and where they go. Each workspace has its own, and keeps it."""
+    setup: Text | None = None
+    """A shell command that prepares the workspace: run once, until it succeeds."""
+    user: User | None = None
+    """Who to run as: a name or uid, with :group if need be."""
+    resources: Resources = Resources()
+    """Limits on CPU, memory and processes."""
+    ready: Ready = Ready()
+    """When the workspace counts as up."""
+    services: Mapping[PartName, Companion] = Field(default_factory=dict)
+    """Companions that share this workspace's localhost."""
+    auth: Auth | None = None
+    """Basic auth at the proxy."""
+    enabled: bool = True
+    """false: declared, not running."""
+
+    @model_validator(mode="after")
+    def _targets_differ(self) -> Self:
+        taken = {"/workspace": "source"} if self.source else {}
+        for name, target in self.volumes.items():
+            if target in taken:
+                raise invalid(
+                    f"{taken[target]} and volumes.{name} both go to {target}",
+                    mend="give one of them another place",
+                )
+            taken[target] = f"volumes.{name}"
+        return self
+
+
+class Proxy(Model):
+    """The one Traefik container in front of all workspaces."""
+
+    image: Image = "traefik:v3.7.15"
+    """Traefik's image, version 3."""
+    bind: IpAddress = "127.0.0.1"
+    """The host address to publish on. 127.0.0.1 keeps it to this machine."""
+    http: Port = 3000
+    """The host port: http://<workspace>.<domain>:<http>."""
+    https: Port | None = None
+    """The host port for TLS."""
+    domain: HostName = "localhost"
+    """The domain under which workspaces get their hosts."""
+
+
+class Network(Model):
+    """Where the workspaces' networks come from."""
+
+    pool: Pool = "10.213.0.0/16"
+    """Each workspace's own /29 is taken from here."""
+
+
+class Spec(Model):
+    """A dual.yaml, version 1, as written."""
+
+    version: Annotated[
+        Literal[1], BeforeValidator(lambda v: int(v) if v in ("1", 1) else v)
+    ]
+    """The version of this format: 1."""
+    project: ProjectName
+    """The name of the project, and of its compose project."""
+    proxy: Proxy = Proxy()
+    network: Network = Network()
+    defaults: WorkspaceSettings = WorkspaceSettings()
+    """Merged under every workspace: maps merge, texts and lists replace."""
+    workspaces: Mapping[WorkspaceName, WorkspaceSettings]
+    """The workspaces, by name."""
+
+    @model_validator(mode="after")
+    def _pool_is_large_enough(self) -> Self:
+        room: int = 2 ** (SUBNET_PREFIX - ipaddress.IPv4Network(self.network.pool).prefixlen)
+        needed = len(self.workspaces) + 1
+        if room < needed:
+            raise invalid(
+                f"network.pool {self.network.pool} has room for {room} networks, "
+                f"and {needed} are needed",
+                why="one for each workspace and one for the proxy",
+                mend="widen network.pool, to a /16 say",
+            )
+        return self
+
+
+class Workspace(WorkspaceSettings):
+    """One workspace as it is meant: defaults merged in, names worked out."""
+
+    name: WorkspaceName
+    host_names: tuple[HostName, ...]
+    """Every host it answers on; the first is ``<name>.<domain>``."""
+    image: Image
+
+
+class Project(Model):
+    """A whole dual.yaml as it is meant. Workspaces come in the order of their names."""
+
+    EDGE_NETWORK: ClassVar[str] = "edge"
+
+    name: ProjectName
+    proxy: Proxy
+    network: Network
+    workspaces: Mapping[WorkspaceName, Workspace]
+
+    @cached_property
+    def enabled(self) -> tuple[Workspace, ...]:
+        """The workspaces that are meant to run."""
+        return tuple(w for w in self.workspaces.values() if w.enabled)
+
+    def url(self, workspace: Workspace) -> str:
+        """Where people reach the workspace."""
+        return self.host_url(workspace.host_names[0])
+
+    def host_url(self, host: str) -> str:
+        port = "" if self.proxy.http == 80 else f":{self.proxy.http}"
+        return f"http://{host}{port}"
+
+
+def project_of(spec: Spec) -> Project:
+    """What a spec means. Its workspaces must have their defaults merged in already.
+
+    Raises no error of its own: an image that is missing everywhere is found by
+    :func:`conflicts`, as are hosts that two workspaces claim.
+    """
+    workspaces = {}
+    for name in sorted(spec.workspaces):
+        settings = spec.workspaces[name]
+        # Validated already: the settings are a workspace's but for the names derived here.
+        workspaces[name] = Workspace.model_construct(
+            **settings.__dict__,
+            name=name,
+            host_names=(f"{name}.{spec.proxy.domain}", *settings.hosts),
+        )
+    return Project(
+        name=spec.project, proxy=spec.proxy, network=spec.network, workspaces=workspaces
+    )
+
+
+Found = tuple[tuple[str | int, ...], str, str, str]
+"""A problem found in a valid spec: its path, what, why, and the mend."""
+
+
+def conflicts(spec: Spec) -> Iterator[Found]:
+    """What no single field shows: things that are missing, or that two workspaces share."""
+    owners: dict[str, tuple[str, tuple[str | int, ...]]] = {
+        f"{name}.{spec.proxy.domain}": (name, ("workspaces", name)) for name in spec.workspaces
+    }
+    for name, settings in spec.workspaces.items():
+        path = ("workspaces", name)
+        if settings.image is None:
+            yield (
+                path,
+                f"workspace {name} has no image",
+                "",
+                "add image: here or under defaults",
+            )
+        for index, host in enumerate(settings.hosts):
+            here = (*path, "hosts", index)
+            owner, _ = owners.setdefault(host, (name, here))
+            if owners[host][1] == here:
+                continue
+            yield (
+                here,
+                f"the host {host} belongs to workspace {owner} already"
+                if owner != name
+                else f"workspace {name} has the host {host} twice",
+                f"workspaces {owner} and {name} both claim it" if owner != name else "",
+                "remove it from one of them",
+            )
+        for companion in settings.services:
+            service = f"{name}--{companion}"
+            if service in spec.workspaces:
+                yield (
+                    (*path, "services", companion),
+                    f"workspace {service} and the service {companion} of {name} share a name",
+                    "",
+                    "rename one of them",
+                )
+
+
+def not_supported_yet(spec: Spec) -> Iterator[Found]:
+    """Fields that are understood, but don't do anything yet: refused, never ignored."""
+    why = "this version of dual understands the field, but can't carry it out"
+    mend = "leave it out for now"
+    if spec.proxy.https is not None:
+        yield ("proxy", "https"), "TLS is not supported yet", why, mend
+    for name, settings in spec.workspaces.items():
+        path = ("workspaces", name)
+        if settings.source and settings.source.git:
+            clone = "clone it yourself and give its folder as source.path"
+            yield (*path, "source", "git"), "a git source is not supported yet", why, clone
+        if settings.setup:
+            yield (*path, "setup"), "setup is not supported yet", why, mend
+        if settings.services:
+            yield (*path, "services"), "companions are not supported yet", why, mend
+        if settings.auth:
+            yield (*path, "auth"), "auth is not supported yet", why, mend

@@ -1,0 +1,375 @@
+"""Project → Desired: the compose project as texts, and what each part of it amounts to.
+
+Templates (Jinja2) make the texts; each rendered service is then read back, so that hashes and
+fields speak of what Compose will see, whatever a template says. Pure: no engine, no writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+from dual_iac.errors import DualError
+from dual_iac.fields import desired_fields
+from dual_iac.interpolation import InterpolationError
+from dual_iac.model import PROXY_SERVICE, SUBNET_PREFIX, WORKSPACE_PORT, Project, Workspace
+from dual_iac.state import (
+    PROXY,
+    Desired,
+    DesiredContainer,
+    DesiredNetwork,
+    network_address,
+    route_address,
+    workspace_address,
+)
+
+try:
+    from yaml import CSafeLoader as YamlLoader
+except ImportError:  # pragma: no cover - a PyYAML without libyaml, some 10 times slower
+    from yaml import SafeLoader as YamlLoader  # type: ignore[assignment]
+
+OUTPUT_FOLDER = "compose"
+COMPOSE_FILE = "compose.yaml"
+ROUTES_FOLDER = "traefik/routes"
+OVERRIDES_FOLDER = ".dual/templates"
+PROXY_PORT = 8000
+"""Where Traefik listens inside its container: above 1023, as it holds no capability."""
+
+_HASH_PLACEHOLDER = "0" * 16
+
+
+@dataclass(frozen=True)
+class NetworkPlace:
+    """A network of the project and the addresses in it.
+
+    .1 is the gateway, .2 the workspace, .3 the proxy; the upper half is left for addresses
+    that Docker gives out by itself, so that none of them takes a fixed one.
+    """
+
+    key: str
+    subnet: str
+
+    @cached_property
+    def _first(self) -> ipaddress.IPv4Address:
+        return ipaddress.IPv4Network(self.subnet).network_address
+
+    @property
+    def workspace_address(self) -> str:
+        return str(self._first + 2)
+
+    @property
+    def proxy_address(self) -> str:
+        return str(self._first + 3)
+
+    @property
+    def dynamic_range(self) -> str:
+        return f"{self._first + 4}/{SUBNET_PREFIX + 1}"
+
+
+@dataclass(frozen=True)
+class VolumePlace:
+    """A named volume of a workspace: its key in the compose file, and where it goes."""
+
+    key: str
+    workspace: str
+    target: str
+
+
+class Raw(str):
+    """Text that is YAML already, and goes into a template's output as it is."""
+
+    __slots__ = ()
+
+
+# Plain only where YAML 1.1 and 1.2 agree that it is text. All else stands in double quotes.
+_PLAIN = re.compile(r"(?:\.{0,2}/|[A-Za-z_])[A-Za-z0-9_/.-]*(?::[A-Za-z0-9_/.-]+)?")
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+# What YAML doesn't count as printable, and JSON would leave as it is.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def to_yaml(value: Any) -> str:
+    """One value as YAML that Compose, Traefik and PyYAML read back the same, on one line."""
+    if isinstance(value, Raw):
+        return value
+    if isinstance(value, str):
+        if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+            return str(value)
+        quoted = json.dumps(value, ensure_ascii=False)
+        return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{to_yaml(k)}: {to_yaml(v)}' for k, v in value.items())}}}"
+    if isinstance(value, Iterable):
+        return f"[{', '.join(map(to_yaml, value))}]"
+    raise TypeError(f"no YAML for a {type(value).__name__}")
+
+
+def shipped_templates() -> Path:
+    """The templates that come with dual: inside a wheel, or at the top of the repository."""
+    inside = Path(__file__).parent / "templates"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "templates"
+
+
+def template_environment(folder: Path) -> Environment:
+    """The templates for the dual.yaml in ``folder``: its own before the shipped ones.
+
+    Every value a template emits passes :func:`to_yaml`; none can forget to.
+    """
+    return Environment(
+        loader=ChoiceLoader(
+            [FileSystemLoader(folder / OVERRIDES_FOLDER), FileSystemLoader(shipped_templates())]
+        ),
+        undefined=StrictUndefined,
+        finalize=to_yaml,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - no HTML: to_yaml is what makes values safe here
+    )
+
+
+def render(
+    project: Project,
+    folder: Path,
+    *,
+    output: Path | None = None,
+    given_subnets: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Desired:
+    """The compose project of a dual.yaml in ``folder``, to stand in ``output``.
+
+    ``given_subnets`` (network key → subnet) are those of the last render: they stay. The
+    texts don't depend on ``environment``; the fields do, as they are what Compose would make
+    of the references. Raises :class:`DualError` for a template that fails or a required
+    variable that is missing.
+    """
+    folder = folder.absolute()
+    output = (output or folder / OUTPUT_FOLDER).absolute()
+    variables = os.environ if environment is None else environment
+    keys = [Project.EDGE_NETWORK, *(f"ws-{name}" for name in project.workspaces)]
+    subnets = allocate_subnets(project.name, project.network.pool, keys, given_subnets or {})
+    running = {f"ws-{workspace.name}" for workspace in project.enabled}
+    networks = [
+        NetworkPlace(key, subnets[key])
+        for key in keys
+        if key == Project.EDGE_NETWORK or key in running
+    ]
+    try:
+        return _Renderer(project, folder, output, variables, networks).desired()
+    except TemplateError as error:
+        where = getattr(error, "name", None) or "a template"
+        line = getattr(error, "lineno", None)
+        raise DualError(
+            f"Template {where} can't be rendered",
+            why=f"line {line}: {error.message}" if line else str(error.message),
+            mend=f"mend it, or remove it from {OVERRIDES_FOLDER} to use the shipped one",
+        ) from error
+
+
+class _Renderer:
+    def __init__(
+        self,
+        project: Project,
+        folder: Path,
+        output: Path,
+        variables: Mapping[str, str],
+        networks: list[NetworkPlace],
+    ) -> None:
+        self.project = project
+        self.folder = folder
+        self.output = output
+        self.variables = variables
+        self.networks = {network.key: network for network in networks}
+        templates = template_environment(folder)
+        templates.globals["project"] = project
+        self.templates = templates
+        self.containers: dict[str, DesiredContainer] = {}
+        self.files: dict[str, str] = {}
+        self.routes: dict[str, str] = {}
+        self.volumes: list[VolumePlace] = []
+
+    def desired(self) -> Desired:
+        static = self.templates.get_template("traefik/traefik.yaml.j2").render(port=PROXY_PORT)
+        services = [self._proxy(static)]
+        services += [self._workspace(workspace) for workspace in self.project.enabled]
+        for workspace in self.project.workspaces.values():
+            if not workspace.enabled:
+                self._volumes(workspace)
+        compose = self.templates.get_template("compose.yaml.j2").render(
+            services=services,
+            networks=self.networks.values(),
+            volumes=self.volumes,
+        )
+        return Desired(
+            project=self.project.name,
+            files={COMPOSE_FILE: compose, "traefik/traefik.yaml": static, **self.files},
+            containers=self.containers,
+            networks={
+                network_address(key): DesiredNetwork(key, network.subnet)
+                for key, network in self.networks.items()
+            },
+            routes=self.routes,
+        )
+
+    def _proxy(self, static: str) -> Raw:
+        text = self.templates.get_template("proxy.yaml.j2").render(
+            service=PROXY_SERVICE,
+            port=PROXY_PORT,
+            networks=self.networks.values(),
+            hash=Raw(_HASH_PLACEHOLDER),
+        )
+        # Traefik reads its static configuration once: another one needs another container.
+        return self._service(PROXY, PROXY_SERVICE, text, also=static)
+
+    def _workspace(self, workspace: Workspace) -> Raw:
+        network = self.networks[f"ws-{workspace.name}"]
+        source = workspace.source.path if workspace.source else None
+        text = self.templates.get_template("workspace.yaml.j2").render(
+            workspace=workspace,
+            network=network,
+            source=self._host_path(source) if source else None,
+            env_files=[self._host_path(path) for path in workspace.env_file],
+            volumes=self._volumes(workspace),
+            port=WORKSPACE_PORT,
+            hash=Raw(_HASH_PLACEHOLDER),
+        )
+        path = f"{ROUTES_FOLDER}/{workspace.name}.yaml"
+        self.files[path] = self.templates.get_template("traefik/route.yaml.j2").render(
+            workspace=workspace,
+            rule=" || ".join(f"Host(`{host}`)" for host in workspace.host_names),
+            url=f"http://{network.workspace_address}:{WORKSPACE_PORT}",
+        )
+        self.routes[route_address(workspace.name)] = path
+        return self._service(workspace_address(workspace.name), workspace.name, text)
+
+    def _volumes(self, workspace: Workspace) -> list[VolumePlace]:
+        volumes = [
+            VolumePlace(f"{workspace.name}--{name}", workspace.name, target)
+            for name, target in sorted(workspace.volumes.items())
+        ]
+        self.volumes += volumes
+        return volumes
+
+    def _host_path(self, path: str) -> str:
+        """A path of dual.yaml as Compose must read it: relative to the rendered file."""
+        if path.startswith(("/", "~", "$")):
+            return path
+        relative = os.path.relpath(os.path.normpath(self.folder / path), self.output)
+        return relative if relative.startswith(".") else f"./{relative}"
+
+    def _service(self, address: str, service: str, text: str, also: str = "") -> Raw:
+        """Read a rendered service back: note what it amounts to, and put its hash in."""
+        definition = _parsed(text, service)
+        canonical = json.dumps(definition, sort_keys=True, separators=(",", ":")) + also
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[: len(_HASH_PLACEHOLDER)]
+        try:
+            fields, hidden = desired_fields(
+                definition, self.output, self.variables, self.project.name
+            )
+        except InterpolationError as error:
+            raise DualError(
+                f"{address} can't be rendered",
+                why=str(error),
+                mend="set it in the environment or in the .env file beside dual.yaml",
+            ) from error
+        self.containers[address] = DesiredContainer(service, digest, definition, fields, hidden)
+        return Raw(text.replace(_HASH_PLACEHOLDER, f'"{digest}"', 1).rstrip("\n"))
+
+
+def _parsed(text: str, service: str) -> dict[str, Any]:
+    try:
+        definition = yaml.load(text, Loader=YamlLoader)[service]  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DualError(
+            f"The template of service {service} does not render to a service",
+            why=str(error),
+            mend=f"compare your template in {OVERRIDES_FOLDER} with the shipped one",
+        ) from error
+    if not isinstance(definition, dict):
+        raise DualError(f"The template of service {service} renders to no map of keys")
+    return definition
+
+
+def allocate_subnets(
+    project: str, pool: str, keys: Iterable[str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """A /29 of the pool for each network key.
+
+    One given before stays, as long as it lies in the pool and nobody else has it. A new one
+    goes where the hash of project and key points, or to the next free place: so it is the
+    same on every machine, and two branches that each add a workspace seldom collide. Needs
+    a pool with room for all.
+    """
+    first, size = _range(pool)
+    places: dict[str, int] = {}
+    taken: set[int] = set()
+    for key in sorted(keys):
+        place = _place(given.get(key), first, size)
+        if place is not None and place not in taken:
+            places[key] = place
+            taken.add(place)
+    for key in sorted(set(keys) - set(places)):
+        digest = hashlib.sha256(f"{project}/{key}".encode()).digest()
+        place = int.from_bytes(digest[:8]) % size
+        while place in taken:
+            place = (place + 1) % size
+        places[key] = place
+        taken.add(place)
+    step = 2 ** (32 - SUBNET_PREFIX)
+    return {
+        key: f"{ipaddress.IPv4Address(first + place * step)}/{SUBNET_PREFIX}"
+        for key, place in places.items()
+    }
+
+
+def _range(pool: str) -> tuple[int, int]:
+    network = ipaddress.IPv4Network(pool)
+    return int(network.network_address), 2 ** (SUBNET_PREFIX - network.prefixlen)
+
+
+def _place(subnet: str | None, first: int, size: int) -> int | None:
+    try:
+        network = ipaddress.IPv4Network(subnet or "")
+    except ValueError:
+        return None
+    place, rest = divmod(int(network.network_address) - first, 2 ** (32 - SUBNET_PREFIX))
+    good = network.prefixlen == SUBNET_PREFIX and rest == 0 and 0 <= place < size
+    return place if good else None
+
+
+def read_rendered(text: str) -> dict[str, Any]:
+    """What a compose.yaml declares; nothing where it isn't one (a merge conflict, say)."""
+    try:
+        data = yaml.load(text, Loader=YamlLoader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def subnets_of(rendered: Mapping[str, Any]) -> dict[str, str]:
+    """The subnets that a rendered compose file gives to its networks."""
+    subnets = {}
+    networks = rendered.get("networks")
+    for key, network in networks.items() if isinstance(networks, dict) else ():
+        try:
+            subnets[str(key)] = str(network["ipam"]["config"][0]["subnet"])
+        except (KeyError, TypeError, IndexError):
+            continue
+    return subnets

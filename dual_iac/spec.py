@@ -1,0 +1,262 @@
+"""dual.yaml → Project, or every problem in it at once, each with its line and column."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dual_iac import document
+from dual_iac.document import Key, Node
+from dual_iac.errors import Problem, SpecError, UsageError
+from dual_iac.interpolation import InterpolationError, substitute
+from dual_iac.model import Found, Project, Spec, conflicts, not_supported_yet, project_of
+
+FILE_NAME = "dual.yaml"
+_START = "start one with: dual init"
+
+
+def find_spec(start: Path) -> Path:
+    """The dual.yaml in ``start`` or in the nearest parent that has one.
+
+    Raises :class:`UsageError` when there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    raise UsageError(
+        f"No {FILE_NAME} here",
+        why=f"looked in {start} and all its parents",
+        mend=f"name the file with dual -f FILE, or {_START}",
+    )
+
+
+def load_project(path: Path, *, check_host: bool = False) -> Project:
+    """Read and validate a spec.
+
+    ``check_host`` also asks whether the files it names exist on this machine. Raises
+    :class:`SpecError` with all problems, :class:`UsageError` if there is no such file.
+    """
+    return parse_project(_read(path), _shown(path), path.parent if check_host else None)
+
+
+def parse_project(text: str, file: str, host_folder: Path | None = None) -> Project:
+    """As :func:`load_project`, from text; ``file`` is its name in messages."""
+    root, problems = document.parse(text)
+    if root is None or root.value in (None, {}):
+        empty = Problem(1, 1, "", "the file declares nothing", mend=_START)
+        raise SpecError(file, problems or [empty], text)
+    if not isinstance(root.value, dict):
+        what = "the file must be a map of keys: version, project, workspaces"
+        raise SpecError(file, [*problems, root.problem([], what, mend=_START)], text)
+
+    tree = _with_defaults(root)
+    spec, broken = _validate(tree)
+    problems += broken
+    if spec is not None:
+        found = [*conflicts(spec), *not_supported_yet(spec)]
+        if host_folder is not None:
+            found += _missing_on_host(spec, host_folder)
+        problems += [tree.problem(*each) for each in found]
+    if problems or spec is None:
+        raise SpecError(file, _distinct(problems), text)
+    return project_of(spec)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The variables that ``${VAR}`` sees: this process's, over those of ``folder``'s .env."""
+    from dotenv import dotenv_values
+
+    file = dotenv_values(folder / ".env")
+    return {**{name: value or "" for name, value in file.items()}, **os.environ}
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"No such file: {path}", mend=_START) from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read", why=error.strerror or str(error)) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode(errors="replace")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        what = "not UTF-8 text"
+        why = f"byte 0x{data[error.start]:02x}: {error.reason}"
+        raise SpecError(_shown(path), [Problem(line, column, "", what, why)]) from None
+
+
+def _shown(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _with_defaults(root: Node) -> Node:
+    """The document with ``defaults`` merged under every workspace, positions kept."""
+    defaults, workspaces = root.value.get("defaults"), root.value.get("workspaces")
+    if workspaces is None or not isinstance(workspaces.value, dict):
+        return root
+    merged = {name: document.merged(defaults, node) for name, node in workspaces.value.items()}
+    return replace(root, value={**root.value, "workspaces": replace(workspaces, value=merged)})
+
+
+def _validate(tree: Node) -> tuple[Spec | None, list[Problem]]:
+    """The spec, and what is wrong with it.
+
+    With problems, the spec is made of the parts that are sound, so that what only shows
+    between parts (two workspaces with one host) is found in the same run; None if that is
+    not possible either.
+    """
+    data = tree.plain()
+    try:
+        return Spec.model_validate(data), []
+    except ValidationError as error:
+        details = error.errors()
+    problems = [_problem(detail, tree) for detail in details]
+    for section, *rest in (detail["loc"] for detail in details if detail["loc"]):
+        if section == "workspaces" and rest and isinstance(data.get(section), dict):
+            data[section].pop(rest[0], None)
+        else:
+            data.pop(section, None)
+    try:
+        sound = {"version": 1, "project": "x", "workspaces": {}, **data}
+        return Spec.model_validate(sound), problems
+    except ValidationError:
+        return None, problems
+
+
+_EXPECTED = {
+    "model_type": "a map of keys",
+    "model_attributes_type": "a map of keys",
+    "mapping_type": "a map of keys",
+    "dict_type": "a map of keys",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+
+
+def _problem(detail: ErrorDetails, tree: Node) -> Problem:
+    """One of pydantic's errors in this file's terms."""
+    path: list[Key] = [key for key in detail["loc"] if key != "[key]"]
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "dual":
+        return tree.problem(path, context["what"], context["why"], context["mend"])
+    if kind == "missing":
+        what, mend = f"{path[-1]} is missing", f"add {path[-1]}: {_EXAMPLES.get(path[-1], '…')}"
+        return tree.problem(path, what, mend=mend)
+    if kind == "extra_forbidden":
+        return tree.problem(path, f"unknown key {path[-1]!r}", *_known_keys(path))
+    if kind in _EXPECTED:
+        return tree.problem(path, f"expected {_EXPECTED[kind]}, found {_found(tree, path)}")
+    if kind == "literal_error":
+        expected = context["expected"]
+        return tree.problem(path, f"{detail['input']!r} is not known here", mend=f"write {expected}")
+    message = detail["msg"]
+    return tree.problem(path, f"{detail['input']!r}: {message[:1].lower()}{message[1:]}")
+
+
+_EXAMPLES: dict[Key, str] = {
+    "version": "1",
+    "project": "a name such as shop",
+    "workspaces": "a map of names to workspaces",
+    "image": "an image such as node:22-slim",
+    "users": "a map of names to password hashes",
+}
+
+
+def _found(tree: Node, path: list[Key]) -> str:
+    value = tree.at(path)[0].value
+    if isinstance(value, dict):
+        return "a map of keys"
+    if isinstance(value, list):
+        return "a list"
+    return "nothing" if value is None else repr(value)
+
+
+def _known_keys(path: list[Key]) -> tuple[str, str]:
+    """Why a key is unknown, and what to write instead."""
+    known = _keys_of(path[:-1])
+    unknown = str(path[-1])
+    why = f"the keys here are {', '.join(known)}"
+    if unknown == "name" and path[0] == "workspaces":
+        return why, "a workspace's name is its key under workspaces:"
+    nearest = difflib.get_close_matches(unknown.lower().replace("-", "_"), known, 1, 0.6)
+    meant = nearest[0] if nearest else _SYNONYMS.get(unknown)
+    return why, f"did you mean {meant}?" if meant in known else "remove it"
+
+
+_SYNONYMS = {
+    "name": "project",
+    "environment": "env",
+    "branches": "workspaces",
+    "mem_limit": "resources",
+    "ports": "proxy",
+    "domains": "hosts",
+    "cmd": "command",
+    "run": "command",
+    "mounts": "volumes",
+    "limits": "resources",
+}
+
+
+def _keys_of(path: list[Key]) -> list[str]:
+    """The keys that the models know at a path."""
+    kinds: list[Any] = [Spec]
+    for key in path:
+        below = []
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                if key in kind.model_fields:
+                    below.append(kind.model_fields[str(key)].annotation)
+            elif get_origin(kind) is Mapping:
+                below.append(get_args(kind)[1])
+        kinds = [kind for each in below for kind in _alternatives(each)]
+    models = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+    return [name for model in models for name in model.model_fields]
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    if get_origin(annotation) in (Union, UnionType):
+        return list(get_args(annotation))
+    return [annotation]
+
+
+def _missing_on_host(spec: Spec, folder: Path) -> Iterator[Found]:
+    """Files and folders that the spec names, and this machine doesn't have."""
+    variables = environment(folder)
+    for name, settings in spec.workspaces.items():
+        paths: list[tuple[tuple[Key, ...], str, str]] = []
+        if settings.source and settings.source.path:
+            paths.append((("source", "path"), settings.source.path, "folder"))
+        for index, env_file in enumerate(settings.env_file):
+            paths.append((("env_file", index), env_file, "file"))
+        for path, text, kind in paths if settings.enabled else ():
+            where = ("workspaces", name, *path)
+            try:
+                place = folder / Path(substitute(text, variables)).expanduser()
+            except (InterpolationError, RuntimeError) as error:
+                yield where, str(error), "", "set it, or give it a default: ${NAME:-default}"
+                continue
+            if not (place.is_dir() if kind == "folder" else place.is_file()):
+                yield where, f"no such {kind}: {text}", f"looked for {place}", f"make the {kind}, or name another"
+
+
+def _distinct(problems: Iterable[Problem]) -> list[Problem]:
+    """One problem a place: what is wrong under defaults is wrong in every workspace."""
+    first: dict[tuple[int, int, str], Problem] = {}
+    for problem in sorted(problems, key=lambda p: (not p.key.startswith("defaults"), p.key)):
+        first.setdefault((problem.line, problem.column, problem.what), problem)
+    return list(first.values())

@@ -1,0 +1,138 @@
+"""Desired and observed, keyed by the same addresses, so that a plan is a comparison.
+
+Addresses: ``proxy``, ``workspace.<name>``, ``network.<name>`` (``network.edge`` is the
+proxy's), ``route.<name>``.
+
+What a container is made of is compared field by field, so both sides are flat maps of the
+same field names to plain values (``env.NODE_ENV``, ``resources.memory``, ``mounts./workspace``,
+``networks.ws-main`` …). :mod:`dual_iac.fields` makes the desired ones from a rendered service,
+the engine the observed ones from what Docker reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PROXY = "proxy"
+
+LABEL_PROJECT = "dev.dual.project"
+LABEL_WORKSPACE = "dev.dual.workspace"
+LABEL_HASH = "dev.dual.hash"
+
+Fields = Mapping[str, Any]
+
+
+def workspace_address(name: str) -> str:
+    return f"workspace.{name}"
+
+
+def network_address(key: str) -> str:
+    """The address of a network, from its key in the compose file (``ws-main``, ``edge``)."""
+    return f"network.{key.removeprefix('ws-')}"
+
+
+def route_address(name: str) -> str:
+    return f"route.{name}"
+
+
+@dataclass(frozen=True)
+class DesiredContainer:
+    """A service of the rendered project.
+
+    ``hash`` stands for its whole definition, the label that records it aside. ``hidden``
+    names the fields whose values came out of variables and files: compared, never shown.
+    """
+
+    service: str
+    hash: str
+    definition: Mapping[str, Any]
+    fields: Fields
+    hidden: frozenset[str] = frozenset()
+
+    @property
+    def image(self) -> str:
+        return str(self.fields["image"])
+
+
+@dataclass(frozen=True)
+class DesiredNetwork:
+    """A network of the rendered project; ``key`` is its name in the compose file."""
+
+    key: str
+    subnet: str
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What dual.yaml renders to.
+
+    ``files`` maps paths inside the output directory to whole texts. ``routes`` maps an
+    address to the path of its file.
+    """
+
+    project: str
+    files: Mapping[str, str]
+    containers: Mapping[str, DesiredContainer]
+    networks: Mapping[str, DesiredNetwork]
+    routes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ObservedContainer:
+    """A container of the project, as the engine reports it."""
+
+    id: str
+    name: str
+    service: str
+    state: str
+    """created, running, paused, restarting, removing, exited or dead."""
+    exit_code: int
+    health: str | None
+    """starting, healthy or unhealthy, if the image has a health check."""
+    started_at: str
+    """RFC 3339; the zero time if it never ran."""
+    image: str
+    image_id: str
+    restarts: int
+    hash: str
+    fields: Fields
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+
+@dataclass(frozen=True)
+class ObservedNetwork:
+    id: str
+    name: str
+    key: str
+    subnet: str
+
+
+@dataclass(frozen=True)
+class ObservedImage:
+    """An image on the engine: what containers inherit from it, as fields."""
+
+    id: str
+    fields: Fields
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is: on the engine, and in the output directory.
+
+    ``images`` is keyed by reference and by id. ``files`` maps paths inside the output
+    directory to texts; ``rendered`` is what the compose.yaml among them declares.
+    """
+
+    containers: Mapping[str, ObservedContainer] = field(default_factory=dict)
+    networks: Mapping[str, ObservedNetwork] = field(default_factory=dict)
+    images: Mapping[str, ObservedImage] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    rendered: Mapping[str, Any] = field(default_factory=dict)
+
+    def workspace(self, name: str) -> ObservedContainer | None:
+        return self.containers.get(workspace_address(name))
