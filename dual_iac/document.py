@@ -58,14 +58,14 @@ class Node:
 
     def at(self, path: Sequence[Key]) -> tuple[Node, list[Key]]:
         """The node at ``path``, or its nearest ancestor that exists, and the part that does."""
-        node, found = self, []
+        node: Node = self
+        found: list[Key] = []
         for key in path:
-            if isinstance(node.value, dict) and key in node.value:
-                node = node.value[key]
-            elif isinstance(node.value, list) and isinstance(key, int) and key < len(node.value):
-                node = node.value[key]
-            else:
+            value = node.value
+            known = range(len(value)) if isinstance(value, list) else value
+            if not isinstance(value, dict | list) or key not in known:
                 break
+            node = value[key]
             found.append(key)
         return node, found
 
@@ -112,6 +112,7 @@ class _Parser:
     events: Iterator[Any] = field(default_factory=lambda: iter(()))
 
     def parse(self, text: str) -> tuple[Node | None, list[Problem]]:
+        """As :func:`parse`."""
         self.events = iter(yaml.parse(text, Loader=_Loader))
         root: Node | None = None
         try:
@@ -182,7 +183,8 @@ class _Parser:
             value = self._node(next(self.events), here)
             # An alias shares its node: the key's position belongs to this use of it.
             value = Node(value.value, value.line, value.column, size=value.size)
-            value.key_line, value.key_column = event.start_mark.line + 1, event.start_mark.column + 1
+            mark: Any = event.start_mark
+            value.key_line, value.key_column = mark.line + 1, mark.column + 1
             if key == "<<" and event.style in (None, ""):
                 sources = value.value if isinstance(value.value, list) else [value]
                 inherited.extend(source for source in sources if isinstance(source.value, dict))

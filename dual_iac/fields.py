@@ -111,5 +111,3 @@ def _environment(
         elif name in environment:
             variables.append((name, environment[name], True))
     return variables
-
-

@@ -99,9 +99,7 @@ def _literal(value: str) -> str:
     return value
 
 
-def _pattern(
-    pattern: str, what: str, *, why: str = "", mend: str = ""
-) -> Callable[[str], str]:
+def _pattern(pattern: str, what: str, *, why: str = "", mend: str = "") -> Callable[[str], str]:
     """A check against a whole-text pattern; a value with a ``${VAR}`` in it passes unread."""
     compiled = re.compile(pattern)
 
@@ -121,9 +119,7 @@ def _workspace_name(value: str) -> str:
             mend=f"{slug(value)!r} would do",
         )
     if value == PROXY_SERVICE:
-        raise invalid(
-            f"{value!r} is the proxy's own name", mend="give the workspace another name"
-        )
+        raise invalid(f"{value!r} is the proxy's own name", mend="give the workspace another name")
     return value
 
 
@@ -259,16 +255,19 @@ def _password_hash(value: str) -> str:
 
 
 _Text = Annotated[str, BeforeValidator(_text)]
-Literal_ = Annotated[_Text, AfterValidator(_literal)]
+PlainText = Annotated[_Text, AfterValidator(_literal)]
 Text = Annotated[_Text, AfterValidator(_interpolated)]
 """Text as written, with Compose's ``${VAR}`` checked but not substituted."""
 
 WorkspaceName = Annotated[_Text, AfterValidator(_workspace_name)]
 PartName = Annotated[_Text, AfterValidator(_part_name)]
-ProjectName = Annotated[Literal_, AfterValidator(_project_name)]
-HostName = Annotated[Literal_, AfterValidator(_host_name)]
-Port = Annotated[int, BeforeValidator(lambda v: _literal(v) if isinstance(v, str) else v)]
-Port = Annotated[Port, Field(ge=1, le=65535)]
+ProjectName = Annotated[PlainText, AfterValidator(_project_name)]
+HostName = Annotated[PlainText, AfterValidator(_host_name)]
+Port = Annotated[
+    int,
+    BeforeValidator(lambda value: _literal(value) if isinstance(value, str) else value),
+    Field(ge=1, le=65535),
+]
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),
@@ -306,14 +305,14 @@ EnvName = Annotated[
     AfterValidator(_literal),
 ]
 EnvFile = Annotated[Text, AfterValidator(_env_file_path)]
-ContainerPath = Annotated[Literal_, AfterValidator(_container_path)]
+ContainerPath = Annotated[PlainText, AfterValidator(_container_path)]
 Cpus = Annotated[
     str,
     BeforeValidator(_cpus),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}),
 ]
-IpAddress = Annotated[Literal_, AfterValidator(_ip_address)]
-Pool = Annotated[Literal_, AfterValidator(_pool)]
+IpAddress = Annotated[PlainText, AfterValidator(_ip_address)]
+Pool = Annotated[PlainText, AfterValidator(_pool)]
 PasswordHash = Annotated[_Text, AfterValidator(_password_hash)]
 
 
@@ -341,7 +340,12 @@ Command = Annotated[
     str | tuple[str, ...],
     PlainValidator(_command),
     WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ]
+        }
     ),
 ]
 """As in Compose: one text is split into words as a shell would, a list is taken as it is."""
@@ -384,7 +388,7 @@ class Source(Model):
     """A folder, bind-mounted at /workspace. Relative to dual.yaml."""
     git: Text | None = None
     """A repository: the workspace gets a full clone of its own."""
-    branch: Literal_ | None = None
+    branch: PlainText | None = None
     """The branch to check out of ``git``."""
 
     @model_validator(mode="after")
@@ -415,7 +419,7 @@ class Resources(Model):
 class Ready(Model):
     """When a workspace counts as up: it answers through the proxy."""
 
-    path: Annotated[Literal_, AfterValidator(_pattern(r"/[!-~]*", "a path of a URL"))] = "/"
+    path: Annotated[PlainText, AfterValidator(_pattern(r"/[!-~]*", "a path of a URL"))] = "/"
     """What is asked for."""
     timeout: Duration = timedelta(seconds=60)
     """How long apply waits for the answer."""
@@ -508,9 +512,7 @@ class Network(Model):
 class Spec(Model):
     """A dual.yaml, version 1, as written."""
 
-    version: Annotated[
-        Literal[1], BeforeValidator(lambda v: int(v) if v in ("1", 1) else v)
-    ]
+    version: Annotated[Literal[1], BeforeValidator(lambda v: int(v) if v in ("1", 1) else v)]
     """The version of this format: 1."""
     project: ProjectName
     """The name of the project, and of its compose project."""
@@ -583,9 +585,7 @@ def project_of(spec: Spec) -> Project:
             name=name,
             host_names=(f"{name}.{spec.proxy.domain}", *settings.hosts),
         )
-    return Project(
-        name=spec.project, proxy=spec.proxy, network=spec.network, workspaces=workspaces
-    )
+    return Project(name=spec.project, proxy=spec.proxy, network=spec.network, workspaces=workspaces)
 
 
 Found = tuple[tuple[str | int, ...], str, str, str]

@@ -141,7 +141,7 @@ def template_environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - no HTML: to_yaml is what makes values safe here
+        autoescape=False,
     )
 
 
@@ -295,7 +295,7 @@ class _Renderer:
 
 def _parsed(text: str, service: str) -> dict[str, Any]:
     try:
-        definition = yaml.load(text, Loader=YamlLoader)[service]  # noqa: S506 - a safe loader
+        definition = yaml.load(text, Loader=YamlLoader)[service]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise DualError(
             f"The template of service {service} does not render to a service",
@@ -357,7 +357,7 @@ def _place(subnet: str | None, first: int, size: int) -> int | None:
 def read_rendered(text: str) -> dict[str, Any]:
     """What a compose.yaml declares; nothing where it isn't one (a merge conflict, say)."""
     try:
-        data = yaml.load(text, Loader=YamlLoader)  # noqa: S506 - a safe loader
+        data = yaml.load(text, Loader=YamlLoader)
     except yaml.YAMLError:
         return {}
     return data if isinstance(data, dict) else {}

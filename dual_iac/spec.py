@@ -163,7 +163,9 @@ def _problem(detail: ErrorDetails, tree: Node) -> Problem:
         return tree.problem(path, f"expected {_EXPECTED[kind]}, found {_found(tree, path)}")
     if kind == "literal_error":
         expected = context["expected"]
-        return tree.problem(path, f"{detail['input']!r} is not known here", mend=f"write {expected}")
+        return tree.problem(
+            path, f"{detail['input']!r} is not known here", mend=f"write {expected}"
+        )
     message = detail["msg"]
     return tree.problem(path, f"{detail['input']!r}: {message[:1].lower()}{message[1:]}")
 
@@ -251,7 +253,12 @@ def _missing_on_host(spec: Spec, folder: Path) -> Iterator[Found]:
                 yield where, str(error), "", "set it, or give it a default: ${NAME:-default}"
                 continue
             if not (place.is_dir() if kind == "folder" else place.is_file()):
-                yield where, f"no such {kind}: {text}", f"looked for {place}", f"make the {kind}, or name another"
+                yield (
+                    where,
+                    f"no such {kind}: {text}",
+                    f"looked for {place}",
+                    f"make the {kind}, or name another",
+                )
 
 
 def _distinct(problems: Iterable[Problem]) -> list[Problem]:

@@ -1,0 +1,176 @@
+"""Carries out one thing at a time on the engine; decides nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from python_on_whales import DockerClient, DockerException
+from python_on_whales.client_config import ClientNotFoundError
+
+from dual_iac.engine.errors import engine_error
+from dual_iac.engine.observe import DockerCommand, observe
+from dual_iac.render import COMPOSE_FILE
+from dual_iac.state import Observed
+
+OnProgress = Callable[[str, str], None]
+"""Called with a service's or an image's name and what happens to it."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses: CPU in percent of one, memory in bytes."""
+
+    cpu: float
+    memory: int
+
+
+class DockerEngine:
+    """The Docker engine that one project runs on.
+
+    ``output`` is the folder of the rendered project. Every method raises
+    :class:`~dual_iac.errors.EngineUnreachableError` if there is no engine, and
+    :class:`~dual_iac.errors.DualError` with the engine's own words if it refuses.
+    """
+
+    def __init__(self, project: str, output: Path, context: str | None = None) -> None:
+        self.project = project
+        self.output = output
+        self.context = context
+        self.command = DockerCommand(context)
+        # Compose tells its progress as JSON; without this, as lines for a terminal.
+        os.environ["COMPOSE_PROGRESS"] = "json"
+
+    @cached_property
+    def client(self) -> DockerClient:
+        variables = self.output.parent / ".env"
+        return DockerClient(
+            context=self.context,
+            compose_files=[self.output / COMPOSE_FILE],
+            compose_env_files=[variables] if variables.is_file() else [],
+        )
+
+    @cached_property
+    def named_client(self) -> DockerClient:
+        """For what goes by the project's name alone, with or without a rendered file."""
+        return DockerClient(context=self.context, compose_project_name=self.project)
+
+    def observe(self, images: Iterable[str] = ()) -> Observed:
+        return observe(self.command, self.project, images, self.output)
+
+    def pull(self, image: str) -> None:
+        with _errors():
+            self.client.image.pull(image, quiet=True)
+
+    def up(self, services: Sequence[str], *, recreate: bool, progress: OnProgress) -> None:
+        """Create and start services; ``recreate`` replaces containers that exist."""
+        with _errors():
+            self._stream(
+                self.client.compose.up(
+                    list(services),
+                    detach=True,
+                    dependencies=False,
+                    force_recreate=recreate,
+                    no_build=True,
+                    pull="never",
+                    stream_logs=True,
+                ),
+                progress,
+            )
+
+    def remove_containers(self, ids: Sequence[str]) -> None:
+        with _errors():
+            if ids:
+                # The grace is Docker's own: 10 seconds to end by itself.
+                self.client.container.stop(list(ids))
+                self.client.container.remove(list(ids), force=True)
+
+    def connect(self, network: str, container: str, address: str) -> None:
+        with _errors():
+            self.client.network.connect(network, container, ip=address)
+
+    def disconnect(self, network: str, container: str) -> None:
+        with _errors():
+            self.client.network.disconnect(network, container, force=True)
+
+    def remove_network(self, network: str) -> None:
+        with _errors():
+            self.client.network.remove(network)
+
+    def down(self, progress: OnProgress) -> None:
+        """Remove every container and network of the project; volumes stay."""
+        with _errors():
+            self._stream(
+                self.named_client.compose.down(remove_orphans=True, stream_logs=True), progress
+            )
+
+    def volumes(self) -> list[str]:
+        """The names of the project's volumes, those of removed workspaces included."""
+        label = f"label=com.docker.compose.project={self.project}"
+        return sorted(self.command.run("volume", "ls", "--quiet", "--filter", label).split())
+
+    def remove_volumes(self, names: Sequence[str]) -> None:
+        with _errors():
+            if names:
+                self.client.volume.remove(list(names))
+
+    def lifecycle(
+        self, action: Literal["start", "stop", "restart"], services: Sequence[str]
+    ) -> None:
+        with _errors():
+            match action:
+                case "start":
+                    self.named_client.compose.start(list(services))
+                case "stop":
+                    self.named_client.compose.stop(list(services))
+                case "restart":
+                    self.named_client.compose.restart(list(services))
+
+    def last_logs(self, container: str, lines: int) -> list[str]:
+        """The last lines that a container printed, both streams."""
+        with _errors():
+            return str(self.client.container.logs(container, tail=lines)).splitlines()
+
+    def usage(self, ids: Sequence[str]) -> dict[str, Usage]:
+        """What running containers use, by id. Docker takes two seconds to measure it."""
+        if not ids:
+            return {}
+        with _errors():
+            return {
+                stats.container_id: Usage(stats.cpu_percentage, int(stats.memory_used))
+                for stats in self.client.container.stats(list(ids))
+            }
+
+    def _stream(self, lines: Any, progress: OnProgress) -> None:
+        for service, event in compose_events(lines, self.project):
+            progress(service, event)
+
+
+def compose_events(lines: Iterable[tuple[str, bytes]], project: str) -> Iterator[tuple[str, str]]:
+    """What happens to each service, from the JSON progress of Compose."""
+    prefix = f"Container {project}-"
+    for _, line in lines:
+        try:
+            event = json.loads(line)
+            name, what = str(event["id"]), str(event["text"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix).rpartition("-")[0], what.lower()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except ClientNotFoundError:
+        raise engine_error("[Errno 2] No such file or directory: 'docker'") from None
+    except DockerException as error:
+        output = error.stderr or str(error)
+        raise engine_error(output) from error

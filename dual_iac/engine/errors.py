@@ -1,0 +1,80 @@
+"""What Docker says when something fails → an error that says what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from dual_iac.errors import DualError, EngineUnreachableError
+
+_UNREACHABLE = re.compile(
+    r"cannot connect to the docker daemon|error during connect|failed to connect to the docker"
+    r"|is the docker daemon running|connection refused.*docker|docker daemon is not running"
+    r"|context .* (not found|does not exist)|connect: no such file",
+    re.IGNORECASE,
+)
+_PORT_TAKEN = re.compile(
+    r"(?:for|bind:?|listen tcp\d? )\s*\[?([\w.:]*?)\]?:(\d+)\S*.*"
+    r"(?:address already in use|port is already allocated)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def said(output: str) -> str:
+    """What Docker or Compose said, without its JSON wrapping and standing phrases."""
+    lines = []
+    for line in output.splitlines():
+        text = line.strip()
+        if text.startswith("{"):
+            try:
+                event = json.loads(text)
+            except ValueError:
+                continue
+            text = event.get("message", "") if event.get("error") else ""
+        for phrase in ("Error response from daemon: ", "Error: ", "error: "):
+            text = text.removeprefix(phrase)
+        if text and text not in lines:
+            lines.append(text)
+    return "\n".join(lines)
+
+
+def engine_error(output: str) -> DualError:
+    """The error that belongs to a failed call; ``output`` is its standard error."""
+    why = said(output)
+    lower = why.lower()
+    if "no such file or directory: 'docker'" in lower:
+        return EngineUnreachableError(
+            "The docker command is not installed",
+            mend="install Docker: https://docs.docker.com/get-started/get-docker/",
+        )
+    if "permission denied" in lower and "docker" in lower and "sock" in lower:
+        return EngineUnreachableError(
+            "You may not talk to the Docker engine",
+            why=why,
+            mend="add yourself to the docker group, or use rootless Docker; dual doctor says more",
+        )
+    if _UNREACHABLE.search(why):
+        return EngineUnreachableError(
+            "The Docker engine does not answer",
+            why=why,
+            mend="start Docker, or name another engine with --context; dual doctor says more",
+        )
+    if "is not a docker command" in lower or "unknown shorthand flag: 'f' in -f" in lower:
+        return EngineUnreachableError(
+            "Docker Compose is not installed",
+            why=why,
+            mend="install it: https://docs.docker.com/compose/install/",
+        )
+    if taken := _PORT_TAKEN.search(why):
+        return DualError(
+            f"Port {taken[2]} is taken by something else on this machine",
+            why=why,
+            mend=f"end what listens on {taken[2]}, or give another port as proxy.http",
+        )
+    if "pool overlaps" in lower or "invalid pool request" in lower:
+        return DualError(
+            "The networks' addresses are taken by another network",
+            why=why,
+            mend="give another range as network.pool, such as 10.214.0.0/16",
+        )
+    return DualError("Docker reports a failure", why=why or "it gave no reason")

@@ -1,0 +1,241 @@
+"""What is: containers, networks and images of a project, in a constant number of calls.
+
+python-on-whales inspects one object a call; a project has a hundred. So observing asks the
+docker command line for all of them at once, and copies what counts into values of our own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dual_iac.engine.errors import engine_error
+from dual_iac.model import PROXY_SERVICE
+from dual_iac.render import COMPOSE_FILE, ROUTES_FOLDER, read_rendered
+from dual_iac.state import (
+    LABEL_HASH,
+    LABEL_PROJECT,
+    LABEL_WORKSPACE,
+    PROXY,
+    Fields,
+    Observed,
+    ObservedContainer,
+    ObservedImage,
+    ObservedNetwork,
+    network_address,
+    workspace_address,
+)
+
+_PROJECT = "com.docker.compose.project"
+_SERVICE = "com.docker.compose.service"
+_NETWORK = "com.docker.compose.network"
+_ONE_OFF = "com.docker.compose.oneoff"
+
+# Docker Desktop shows a host path as its virtual machine sees it.
+_DESKTOP_PREFIXES = ("/host_mnt", "/run/desktop/mnt/host")
+
+_SWITCHED_OFF = frozenset({("restart", "no"), ("working_dir", "/")})
+
+
+class DockerCommand:
+    """The docker command line, for one context."""
+
+    def __init__(self, context: str | None = None) -> None:
+        self.argv = ("docker", *(("--context", context) if context else ()))
+
+    def run(self, *arguments: str, partial: bool = False) -> str:
+        """Its standard output. ``partial`` takes what there is where some names are unknown.
+
+        Raises what :func:`engine_error` makes of a failure.
+        """
+        try:
+            done = subprocess.run(
+                [*self.argv, *arguments], capture_output=True, text=True, check=False
+            )
+        except OSError as error:
+            raise engine_error(str(error)) from None
+        unknown = "no such" in done.stderr.lower() or "not found" in done.stderr.lower()
+        if done.returncode != 0 and not (partial and unknown):
+            raise engine_error(done.stderr)
+        return done.stdout
+
+
+def observe(
+    docker: DockerCommand, project: str, images: Iterable[str], output: Path | None = None
+) -> Observed:
+    """All there is of ``project``, and the ``images`` it wants, as far as they are there."""
+    label = f"label={_PROJECT}={project}"
+    container_ids = docker.run("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split()
+    network_ids = docker.run("network", "ls", "--quiet", "--no-trunc", "--filter", label).split()
+    inspected = _inspect(docker, "inspect", [*container_ids, *network_ids])
+    containers = {}
+    networks = {}
+    wanted = set(images)
+    for data in inspected:
+        if "HostConfig" in data:
+            container = observed_container(data, project)
+            if data["Config"]["Labels"].get(_ONE_OFF) != "True":
+                address = (
+                    PROXY
+                    if container.service == PROXY_SERVICE
+                    else workspace_address(container.service)
+                )
+                containers[address] = container
+                wanted.add(container.image_id)
+        else:
+            network = observed_network(data)
+            networks[network_address(network.key)] = network
+    found = _inspect(docker, "image", ["inspect", *sorted(wanted)] if wanted else [])
+    files = read_output(output) if output else {}
+    return Observed(
+        containers=containers,
+        networks=networks,
+        images=_images_by_name(found, wanted),
+        files=files,
+        rendered=read_rendered(files.get(COMPOSE_FILE, "")),
+    )
+
+
+def _inspect(docker: DockerCommand, command: str, arguments: Sequence[str]) -> list[Any]:
+    if not arguments:
+        return []
+    data = json.loads(docker.run(command, *arguments, partial=True) or "[]")
+    return list(data)
+
+
+def read_output(output: Path) -> dict[str, str]:
+    """The rendered files that stand in an output directory, by their paths in it."""
+    routes = sorted((output / ROUTES_FOLDER).glob("*.yaml"))
+    files = {}
+    for path in (output / COMPOSE_FILE, output / "traefik/traefik.yaml", *routes):
+        try:
+            files[path.relative_to(output).as_posix()] = path.read_text("utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except UnicodeDecodeError:
+            files[path.relative_to(output).as_posix()] = ""
+    return files
+
+
+def observed_container(data: Mapping[str, Any], project: str) -> ObservedContainer:
+    """A container, from what ``docker inspect`` says of it."""
+    config, state = data["Config"], data["State"]
+    labels = config.get("Labels") or {}
+    health = state.get("Health") or {}
+    return ObservedContainer(
+        id=data["Id"],
+        name=data["Name"].removeprefix("/"),
+        service=labels.get(_SERVICE, ""),
+        state=state["Status"],
+        exit_code=state["ExitCode"],
+        health=health.get("Status"),
+        started_at=state["StartedAt"],
+        image=config["Image"],
+        image_id=data["Image"],
+        restarts=data.get("RestartCount", 0),
+        hash=labels.get(LABEL_HASH, ""),
+        fields=_container_fields(data, project),
+    )
+
+
+def _container_fields(data: Mapping[str, Any], project: str) -> Fields:
+    """The fields that a plan compares; what is unset or switched off has none."""
+    config, host = data["Config"], data["HostConfig"]
+    fields: dict[str, Any] = {
+        "image": config["Image"],
+        "user": config.get("User"),
+        "working_dir": config.get("WorkingDir"),
+        "command": tuple(config.get("Cmd") or ()),
+        "entrypoint": tuple(config.get("Entrypoint") or ()),
+        "hostname": config.get("Hostname"),
+        "restart": host["RestartPolicy"]["Name"],
+        "init": host.get("Init"),
+        "read_only": host.get("ReadonlyRootfs"),
+        "privileged": host.get("Privileged"),
+        "pid_mode": host.get("PidMode"),
+        "cap_add": tuple(sorted(host.get("CapAdd") or ())),
+        "cap_drop": tuple(sorted(host.get("CapDrop") or ())),
+        "security_opt": tuple(sorted(host.get("SecurityOpt") or ())),
+        "resources.cpus": (host.get("NanoCpus") or 0) / 1e9,
+        "resources.memory": host.get("Memory"),
+        "resources.pids": max(host.get("PidsLimit") or 0, 0),
+    }
+    for variable in config.get("Env") or ():
+        name, _, value = variable.partition("=")
+        fields[f"env.{name}"] = value
+    for mount in data.get("Mounts") or ():
+        if mount["Type"] == "volume" and len(mount.get("Name", "")) == 64:
+            continue  # the image's own VOLUME, which nobody declared
+        kind = mount["Type"]
+        source = mount["Name"] if kind == "volume" else _host_path(mount.get("Source", ""))
+        read_only = "" if mount.get("RW", True) else " (read-only)"
+        fields[f"mounts.{mount['Destination']}"] = f"{kind} {source}{read_only}"
+    for port, bindings in (host.get("PortBindings") or {}).items():
+        published = [f"{b.get('HostIp', '')}:{b.get('HostPort', '')}" for b in bindings or ()]
+        fields[f"ports.{port}"] = ", ".join(published)
+    for name, network in (data["NetworkSettings"].get("Networks") or {}).items():
+        address = (network.get("IPAMConfig") or {}).get("IPv4Address", "")
+        fields[f"networks.{name.removeprefix(f'{project}_')}"] = address
+    for label in (LABEL_PROJECT, LABEL_WORKSPACE):
+        fields[f"labels.{label}"] = (config.get("Labels") or {}).get(label)
+    # A variable may be empty and still be set; everything else that is empty is not there.
+    return {
+        name: value
+        for name, value in fields.items()
+        if (value and (name, value) not in _SWITCHED_OFF) or name.startswith(("env.", "networks."))
+    }
+
+
+def _host_path(path: str) -> str:
+    for prefix in _DESKTOP_PREFIXES:
+        if path.startswith(f"{prefix}/"):
+            return path.removeprefix(prefix)
+    return os.path.realpath(path)
+
+
+def observed_network(data: Mapping[str, Any]) -> ObservedNetwork:
+    """A network, from what ``docker network inspect`` says of it."""
+    config = data["IPAM"].get("Config") or [{}]
+    return ObservedNetwork(
+        id=data["Id"],
+        name=data["Name"],
+        key=(data.get("Labels") or {}).get(_NETWORK, data["Name"]),
+        subnet=config[0].get("Subnet", ""),
+    )
+
+
+def _images_by_name(found: Iterable[Any], wanted: Iterable[str]) -> dict[str, ObservedImage]:
+    images: dict[str, ObservedImage] = {}
+    for data in found:
+        image = observed_image(data)
+        names = {data["Id"], *(data.get("RepoTags") or ()), *(data.get("RepoDigests") or ())}
+        images |= dict.fromkeys(names, image)
+    return {name: images[full] for name in wanted for full in _full_names(name) if full in images}
+
+
+def _full_names(reference: str) -> tuple[str, ...]:
+    """How Docker itself may write a reference: with its tag, without Docker Hub's prefixes."""
+    last = reference.rpartition("/")[2]
+    tagged = reference if "@" in reference or ":" in last else f"{reference}:latest"
+    short = tagged.removeprefix("docker.io/").removeprefix("library/")
+    return (reference, tagged, short)
+
+
+def observed_image(data: Mapping[str, Any]) -> ObservedImage:
+    """An image, and what its containers inherit, from what ``docker image inspect`` says."""
+    config = data.get("Config") or {}
+    fields: dict[str, Any] = {
+        "user": config.get("User"),
+        "working_dir": config.get("WorkingDir"),
+        "command": tuple(config.get("Cmd") or ()),
+        "entrypoint": tuple(config.get("Entrypoint") or ()),
+    }
+    fields = {name: value for name, value in fields.items() if value}
+    for variable in config.get("Env") or ():
+        name, _, value = variable.partition("=")
+        fields[f"env.{name}"] = value
+    return ObservedImage(data["Id"], fields)
