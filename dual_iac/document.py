@@ -65,7 +65,7 @@ class Node:
             known = range(len(value)) if isinstance(value, list) else value
             if not isinstance(value, dict | list) or key not in known:
                 break
-            node = value[key]
+            node = value[key]  # type: ignore[index]
             found.append(key)
         return node, found
 
@@ -97,7 +97,8 @@ def merged(under: Node | None, over: Node) -> Node:
             value[key] = merged(under.value.get(key), node)
     else:
         return over
-    return Node(value, over.line, over.column, over.key_line, over.key_column)
+    size = 1 + sum(node.size for node in value.values())
+    return Node(value, over.line, over.column, over.key_line, over.key_column, size)
 
 
 def parse(text: str) -> tuple[Node | None, list[Problem]]:
@@ -127,14 +128,19 @@ class _Parser:
                         break
                     root = self._node(next(self.events), [])
         except yaml.reader.ReaderError as error:
-            before = text[: error.position]
+            # libyaml counts bytes, and knows the character by its number.
+            code: Any = error.character
+            if isinstance(code, int):
+                before = text.encode()[: error.position].decode(errors="ignore")
+            else:  # pragma: no cover - a PyYAML without libyaml
+                before, code = text[: error.position], ord(code)
             self.problems.append(
                 Problem(
                     line=before.count("\n") + 1,
                     column=len(before) - (before.rfind("\n") + 1) + 1,
                     key="",
                     what="a character that YAML does not allow",
-                    why=f"{error.character!r}: {error.reason}",
+                    why=f"{code:#04x}: {error.reason}",
                     mend="remove it, or write it as an escape in double quotes",
                 )
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_iac.interpolation import has_references, substitute
-from dual_iac.state import LABEL_HASH, Fields
+from dual_iac.state import LABEL_PROJECT, LABEL_WORKSPACE, Fields
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgt]?)i?b?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -44,11 +44,12 @@ def desired_fields(
         return substitute(text, environment)
 
     fields: dict[str, Any] = {"image": read("image", definition["image"])}
-    command = definition.get("command")
-    if isinstance(command, str):
-        fields["command"] = tuple(shlex.split(read("command", command)))
-    elif command is not None:
-        fields["command"] = tuple(read("command", word) for word in command)
+    for key in ("command", "entrypoint"):
+        words = definition.get(key)
+        if isinstance(words, str):
+            fields[key] = tuple(shlex.split(read(key, words)))
+        elif words is not None:
+            fields[key] = tuple(read(key, word) for word in words)
     for key in ("user", "working_dir", "hostname", "restart"):
         if key in definition:
             fields[key] = read(key, definition[key])
@@ -75,7 +76,7 @@ def desired_fields(
         else:
             hidden.discard(field)
     for mount in definition.get("volumes", ()):
-        field = f"mounts.{mount['target']}"
+        field = f"mounts.{substitute(mount['target'], environment)}"
         if mount["type"] == "bind":
             source = Path(read(field, mount["source"])).expanduser()
             fields[field] = f"bind {os.path.realpath(folder / source)}"
@@ -88,9 +89,11 @@ def desired_fields(
         fields[f"ports.{port['target']}/{port.get('protocol', 'tcp')}"] = published
     for key, network in definition["networks"].items():
         fields[f"networks.{key}"] = (network or {}).get("ipv4_address", "")
-    for name, value in definition.get("labels", {}).items():
-        if name != LABEL_HASH:
-            fields[f"labels.{name}"] = read(f"labels.{name}", value)
+    # Other labels, which a template of the user's may add, show in the hash alone: a
+    # container has labels from its image and from Compose that nobody declared, too.
+    for name in (LABEL_PROJECT, LABEL_WORKSPACE):
+        if name in definition.get("labels", {}):
+            fields[f"labels.{name}"] = read(f"labels.{name}", definition["labels"][name])
     return fields, frozenset(hidden)
 
 
@@ -103,7 +106,10 @@ def _environment(
         from dotenv import dotenv_values
 
         path = folder / Path(substitute(each["path"], environment)).expanduser()
-        variables += [(name, value or "", True) for name, value in dotenv_values(path).items()]
+        for name, value in dotenv_values(path).items():
+            # A name alone takes the variable from where dual runs, as in Compose.
+            value = environment.get(name) if value is None else value
+            variables += [(name, value, True)] if value is not None else []
     for name, value in definition.get("environment", {}).items():
         if value is not None:
             text = str(value)

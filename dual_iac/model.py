@@ -192,7 +192,7 @@ def _cpus(value: Any) -> Any:
     text = str(value)
     if interpolation.has_references(text):
         return _interpolated(text)
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) <= 0:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or float(text) <= 0:
         raise invalid(f"{value!r} is not a number of CPUs", mend="write it like 1.5")
     return text
 
@@ -278,7 +278,7 @@ Image = Annotated[
     Text,
     AfterValidator(
         _pattern(
-            r"(sha256:[0-9a-f]{64}|([\w.-]+(:\d+)?/)?[a-z0-9][a-z0-9._/-]*"
+            r"(?a)(sha256:[0-9a-f]{64}|([\w.-]+(:\d+)?/)?[a-z0-9][a-z0-9._/-]*"
             r"(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?)",
             "an image name",
             mend="write it like node:22-slim or registry.example.com/team/app:1.4",
@@ -288,7 +288,7 @@ Image = Annotated[
 Size = Annotated[
     Text,
     AfterValidator(
-        _pattern(r"(?i)\d+(\.\d+)?\s?([kmgt]i?)?b?", "a size", mend="write it like 512m or 1g")
+        _pattern(r"(?ai)\d+(\.\d+)?\s?([kmgt]i?)?b?", "a size", mend="write it like 512m or 1g")
     ),
 ]
 User = Annotated[
@@ -523,19 +523,6 @@ class Spec(Model):
     workspaces: Mapping[WorkspaceName, WorkspaceSettings]
     """The workspaces, by name."""
 
-    @model_validator(mode="after")
-    def _pool_is_large_enough(self) -> Self:
-        room: int = 2 ** (SUBNET_PREFIX - ipaddress.IPv4Network(self.network.pool).prefixlen)
-        needed = len(self.workspaces) + 1
-        if room < needed:
-            raise invalid(
-                f"network.pool {self.network.pool} has room for {room} networks, "
-                f"and {needed} are needed",
-                why="one for each workspace and one for the proxy",
-                mend="widen network.pool, to a /16 say",
-            )
-        return self
-
 
 class Workspace(WorkspaceSettings):
     """One workspace as it is meant: defaults merged in, names worked out."""
@@ -594,6 +581,15 @@ Found = tuple[tuple[str | int, ...], str, str, str]
 
 def conflicts(spec: Spec) -> Iterator[Found]:
     """What no single field shows: things that are missing, or that two workspaces share."""
+    room: int = 2 ** (SUBNET_PREFIX - ipaddress.IPv4Network(spec.network.pool).prefixlen)
+    if room < (needed := len(spec.workspaces) + 1):
+        yield (
+            ("network", "pool"),
+            f"network.pool {spec.network.pool} has room for {room} networks, "
+            f"and {needed} are needed",
+            "one for each workspace and one for the proxy",
+            "widen network.pool, to a /16 say",
+        )
     owners: dict[str, tuple[str, tuple[str | int, ...]]] = {
         f"{name}.{spec.proxy.domain}": (name, ("workspaces", name)) for name in spec.workspaces
     }
@@ -636,8 +632,10 @@ def not_supported_yet(spec: Spec) -> Iterator[Found]:
     mend = "leave it out for now"
     if spec.proxy.https is not None:
         yield ("proxy", "https"), "TLS is not supported yet", why, mend
-    for name, settings in spec.workspaces.items():
-        path = ("workspaces", name)
+    # Defaults stand in every workspace, too: a problem in them is told once, where they stand.
+    parts: list[tuple[tuple[str, ...], WorkspaceSettings]] = [(("defaults",), spec.defaults)]
+    parts += [(("workspaces", name), settings) for name, settings in spec.workspaces.items()]
+    for path, settings in parts:
         if settings.source and settings.source.git:
             clone = "clone it yourself and give its folder as source.path"
             yield (*path, "source", "git"), "a git source is not supported yet", why, clone

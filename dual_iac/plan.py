@@ -161,21 +161,36 @@ def _differences(
         yield Reason("image.id", found.image_id, image.id)
 
 
+_COMPOSE_KEYS = {
+    "resources.cpus": "cpus",
+    "resources.memory": "mem_limit",
+    "mounts": "volumes",
+}
+"""Where a field stands in a service of the compose file, if not under its own first name."""
+
+
 def _reason(
     field: str, before: Any, after: Any, wanted: DesiredContainer, observed: Observed
 ) -> Reason:
     if field in wanted.hidden and after is not None:
         after = HIDDEN
+    service = _map(_map(observed.rendered.get("services")).get(wanted.service))
     if before is not None and field.startswith("env."):
         # What runs may hold a secret. It is shown only where the last render spelt it out.
-        services = observed.rendered.get("services") or {}
-        service = services.get(wanted.service) or {}
-        spelt = (service.get("environment") or {}).get(field.removeprefix("env."))
+        spelt = _map(service.get("environment")).get(field.removeprefix("env."))
         if has_references(str(spelt)) or str(spelt).replace("$$", "$") != before:
             before = HIDDEN
-    elif before is not None and field in wanted.hidden:
-        before = HIDDEN
+    elif before is not None:
+        key = field if field in _COMPOSE_KEYS else field.partition(".")[0]
+        last = service.get(_COMPOSE_KEYS.get(key, key), "")
+        if field in wanted.hidden or has_references(str(last)):
+            before = HIDDEN
     return Reason(field, before, after)
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    """A part of the compose file that stands there: someone may have made anything of it."""
+    return value if isinstance(value, dict) else {}
 
 
 def _network(address: str, desired: Desired, observed: Observed) -> Change | None:

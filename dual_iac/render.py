@@ -46,7 +46,9 @@ OVERRIDES_FOLDER = ".dual/templates"
 PROXY_PORT = 8000
 """Where Traefik listens inside its container: above 1023, as it holds no capability."""
 
-_HASH_PLACEHOLDER = "0" * 16
+_HASH_LENGTH = 16
+# A NUL, escaped: no value of a spec can be one, so to_yaml never writes this for another.
+_HASH_PLACEHOLDER = '"\\u0000"'
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,17 @@ class _Renderer:
     def _service(self, address: str, service: str, text: str, also: str = "") -> Raw:
         """Read a rendered service back: note what it amounts to, and put its hash in."""
         definition = _parsed(text, service)
-        canonical = json.dumps(definition, sort_keys=True, separators=(",", ":")) + also
-        digest = hashlib.sha256(canonical.encode()).hexdigest()[: len(_HASH_PLACEHOLDER)]
+        if _HASH_PLACEHOLDER not in text:
+            raise DualError(
+                f"The template of service {service} leaves out the label dev.dual.hash",
+                why="the label records what was applied: without it, no plan would be empty",
+                mend="add to its labels: dev.dual.hash: {{ hash }}",
+            )
+        # The proxy is attached to networks as it runs, which no label could follow. They are
+        # compared one by one.
+        kept = {k: v for k, v in definition.items() if address != PROXY or k != "networks"}
+        canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), default=str) + also
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_LENGTH]
         try:
             fields, hidden = desired_fields(
                 definition, self.output, self.variables, self.project.name
@@ -289,14 +300,27 @@ class _Renderer:
                 why=str(error),
                 mend="set it in the environment or in the .env file beside dual.yaml",
             ) from error
+        except ValueError:
+            # What Python says of it would quote the value, which may be a secret.
+            raise DualError(
+                f"{address} can't be rendered",
+                why="with its variables filled in, a limit is no number, or a quote never ends",
+                mend="check the variables that its resources and its command refer to",
+            ) from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DualError(
+                f"The template of service {service} renders to a form that dual can't compare",
+                why=f"{type(error).__name__}: {error}",
+                mend=f"write it as the shipped one does, or remove it from {OVERRIDES_FOLDER}",
+            ) from error
         self.containers[address] = DesiredContainer(service, digest, definition, fields, hidden)
-        return Raw(text.replace(_HASH_PLACEHOLDER, f'"{digest}"', 1).rstrip("\n"))
+        return Raw(text.replace(_HASH_PLACEHOLDER, f'"{digest}"').rstrip("\n"))
 
 
 def _parsed(text: str, service: str) -> dict[str, Any]:
     try:
         definition = yaml.load(text, Loader=YamlLoader)[service]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise DualError(
             f"The template of service {service} does not render to a service",
             why=str(error),
@@ -358,7 +382,7 @@ def read_rendered(text: str) -> dict[str, Any]:
     """What a compose.yaml declares; nothing where it isn't one (a merge conflict, say)."""
     try:
         data = yaml.load(text, Loader=YamlLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none, say
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -58,6 +58,9 @@ def parse_project(text: str, file: str, host_folder: Path | None = None) -> Proj
         raise SpecError(file, [*problems, root.problem([], what, mend=_START)], text)
 
     tree = _with_defaults(root)
+    if tree.size > document.MAX_UNFOLDED:
+        what = f"defaults unfold to more than {document.MAX_UNFOLDED:,} values"
+        raise SpecError(file, [*problems, root.problem(["defaults"], what)], text)
     spec, broken = _validate(tree)
     problems += broken
     if spec is not None:
@@ -106,7 +109,9 @@ def _with_defaults(root: Node) -> Node:
     if workspaces is None or not isinstance(workspaces.value, dict):
         return root
     merged = {name: document.merged(defaults, node) for name, node in workspaces.value.items()}
-    return replace(root, value={**root.value, "workspaces": replace(workspaces, value=merged)})
+    size = root.size - workspaces.size + sum(node.size for node in merged.values())
+    workspaces = replace(workspaces, value=merged)
+    return replace(root, value={**root.value, "workspaces": workspaces}, size=size)
 
 
 def _validate(tree: Node) -> tuple[Spec | None, list[Problem]]:
@@ -193,10 +198,10 @@ def _known_keys(path: list[Key]) -> tuple[str, str]:
     known = _keys_of(path[:-1])
     unknown = str(path[-1])
     why = f"the keys here are {', '.join(known)}"
-    if unknown == "name" and path[0] == "workspaces":
+    if unknown == "name" and path[0] == "workspaces" and len(path) == 3:
         return why, "a workspace's name is its key under workspaces:"
     nearest = difflib.get_close_matches(unknown.lower().replace("-", "_"), known, 1, 0.6)
-    meant = nearest[0] if nearest else _SYNONYMS.get(unknown)
+    meant = _SYNONYMS.get(unknown) or (nearest[0] if nearest else None)
     return why, f"did you mean {meant}?" if meant in known else "remove it"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from python_on_whales.client_config import ClientNotFoundError
 from dual_iac.engine.errors import engine_error
 from dual_iac.engine.observe import DockerCommand, observe
 from dual_iac.render import COMPOSE_FILE
-from dual_iac.state import Observed
+from dual_iac.state import PROXY, Observed, ObservedContainer, ObservedNetwork
 
 OnProgress = Callable[[str, str], None]
 """Called with a service's or an image's name and what happens to it."""
@@ -110,6 +111,26 @@ class DockerEngine:
                 self.named_client.compose.down(remove_orphans=True, stream_logs=True), progress
             )
 
+    def take_down(
+        self,
+        containers: Iterable[ObservedContainer],
+        networks: Iterable[ObservedNetwork],
+        observed: Observed,
+        progress: OnProgress,
+    ) -> None:
+        """Remove some containers and networks; the proxy is detached from those, live."""
+        doomed = list(containers)
+        for container in doomed:
+            progress(container.service, "removing")
+        self.remove_containers([container.id for container in doomed])
+        proxy = observed.containers.get(PROXY)
+        for network in networks:
+            if proxy and f"networks.{network.key}" in proxy.fields:
+                self.disconnect(network.name, proxy.id)
+            self.remove_network(network.name)
+        for container in doomed:
+            progress(container.service, "removed")
+
     def volumes(self) -> list[str]:
         """The names of the project's volumes, those of removed workspaces included."""
         label = f"label=com.docker.compose.project={self.project}"
@@ -137,6 +158,19 @@ class DockerEngine:
         with _errors():
             return str(self.client.container.logs(container, tail=lines)).splitlines()
 
+    def listeners(self, container: str) -> set[tuple[str, int]] | None:
+        """Addresses and ports that TCP servers in a container listen on.
+
+        None where that can't be told: the image has no cat, or the container doesn't run.
+        """
+        try:
+            tables = self.client.container.execute(
+                container, ["cat", "/proc/net/tcp", "/proc/net/tcp6"]
+            )
+        except DockerException:
+            return None
+        return set(parse_listeners(str(tables)))
+
     def usage(self, ids: Sequence[str]) -> dict[str, Usage]:
         """What running containers use, by id. Docker takes two seconds to measure it."""
         if not ids:
@@ -163,6 +197,20 @@ def compose_events(lines: Iterable[tuple[str, bytes]], project: str) -> Iterator
             continue
         if name.startswith(prefix):
             yield name.removeprefix(prefix).rpartition("-")[0], what.lower()
+
+
+def parse_listeners(tables: str) -> Iterator[tuple[str, int]]:
+    """Listening sockets out of /proc/net/tcp and tcp6, as (address, port)."""
+    for line in tables.splitlines():
+        columns = line.split()
+        if len(columns) > 3 and columns[3] == "0A":  # TCP_LISTEN
+            address, _, port = columns[1].partition(":")
+            # Words of four bytes, each in the machine's (little-endian) order.
+            words = [address[at : at + 8] for at in range(0, len(address), 8)]
+            raw = b"".join(bytes.fromhex(word)[::-1] for word in words)
+            # Docker's own resolver listens on 127.0.0.11, in every container.
+            if (shown := str(ipaddress.ip_address(raw))) != "127.0.0.11":
+                yield shown, int(port, 16)
 
 
 @contextmanager

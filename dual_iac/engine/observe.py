@@ -151,7 +151,8 @@ def _container_fields(data: Mapping[str, Any], project: str) -> Fields:
         "working_dir": config.get("WorkingDir"),
         "command": tuple(config.get("Cmd") or ()),
         "entrypoint": tuple(config.get("Entrypoint") or ()),
-        "hostname": config.get("Hostname"),
+        # Docker's own choice, where nobody made one.
+        "hostname": None if data["Id"].startswith(config["Hostname"]) else config["Hostname"],
         "restart": host["RestartPolicy"]["Name"],
         "init": host.get("Init"),
         "read_only": host.get("ReadonlyRootfs"),

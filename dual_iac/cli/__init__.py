@@ -1,0 +1,65 @@
+"""The command line, outermost: options, prompts, exit codes. One module a group of commands.
+
+:func:`main` is the one place where errors end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from dual_iac.cli.app import app, current, register
+from dual_iac.errors import DualError, UsageError
+
+register()
+
+INTERRUPTED = 130
+
+# typer's own UsageError, wherever this version of it keeps that class.
+_TyperUsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def main() -> None:
+    """Run the command line; exits with the code that DESIGN gives to each outcome."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """As :func:`main`, but returns the exit code."""
+    try:
+        code = app(args=arguments, prog_name="dual", standalone_mode=False)
+        sys.stdout.flush()
+    except DualError as error:
+        from dual_iac.view.errors import show_error
+
+        show_error(error, as_json=current.json)
+        return error.exit_code
+    except _TyperUsageError as error:
+        return _usage(error)
+    except (typer.Abort, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing is wrong, and nothing more is to be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Exception) -> int:
+    from dual_iac.view.errors import show_error
+
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(context.get_help() if context else "", file=sys.stderr)
+        return UsageError.exit_code
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    path = context.command_path if context else "dual"
+    usage = context.get_usage().removeprefix("Usage: ") if context else ""
+    show_error(
+        UsageError(message.rstrip("."), why=f"usage: {usage}", mend=f"see {path} --help"),
+        as_json=current.json,
+    )
+    return UsageError.exit_code

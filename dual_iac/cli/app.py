@@ -1,0 +1,192 @@
+"""The application, its global options, and what commands share."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dual_iac import __version__
+from dual_iac.errors import DualError, UsageError
+
+if TYPE_CHECKING:
+    from dual_iac.engine.docker import DockerEngine
+    from dual_iac.model import Project, Workspace
+    from dual_iac.state import Desired
+
+
+class Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass
+class Globals:
+    """The options before the command."""
+
+    file: Path | None = None
+    context: str | None = None
+    format: Format = Format.TEXT
+
+    @property
+    def json(self) -> bool:
+        return self.format is Format.JSON
+
+
+current = Globals()
+"""The options of this run. Set once, by the callback below, before any command runs."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Parallel development workspaces as code.
+
+    dual.yaml declares workspaces, one per branch, task or agent. `dual apply` makes this
+    machine match it: each is a container with port 3000 to itself, and answers at
+    http://<workspace>.localhost:3000 through one Traefik.
+
+    Start with `dual init`, then `dual apply`.""",
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dual {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    file: Annotated[
+        Path | None,
+        typer.Option("-f", "--file", help="The dual.yaml. Default: here, or nearest parent."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option("--context", help="The Docker context to run on.")
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TEXT,
+    version: Annotated[  # noqa: ARG001 - typer runs it through the callback
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    current.file, current.context, current.format = file, context, format_
+
+
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", help="text or json; also before the command.")
+]
+"""For commands that print data, where people expect the option after the command, too."""
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Don't ask.")]
+
+
+def set_format(chosen: Format | None) -> None:
+    if chosen is not None:
+        current.format = chosen
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dual.yaml stands, what it renders to, and the engine it runs on."""
+
+    spec: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.spec.parent
+
+    @property
+    def output(self) -> Path:
+        from dual_iac.render import OUTPUT_FOLDER
+
+        return self.folder / OUTPUT_FOLDER
+
+    @cached_property
+    def rendered(self) -> dict[str, object]:
+        """What the last render left: the record of the subnets given."""
+        from dual_iac.render import COMPOSE_FILE, read_rendered
+
+        try:
+            return read_rendered((self.output / COMPOSE_FILE).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return {}
+
+    def load(self, *, check_host: bool = False) -> Project:
+        from dual_iac.spec import load_project
+
+        return load_project(self.spec, check_host=check_host)
+
+    def render(self, project: Project, output: Path | None = None) -> Desired:
+        from dual_iac.render import render, subnets_of
+        from dual_iac.spec import environment
+
+        return render(
+            project,
+            self.folder,
+            output=output or self.output,
+            given_subnets=subnets_of(self.rendered),
+            environment=environment(self.folder),
+        )
+
+    def engine(self, project: Project) -> DockerEngine:
+        from dual_iac.engine.docker import DockerEngine
+
+        return DockerEngine(project.name, self.output, current.context)
+
+
+def here() -> Place:
+    """The place that the global options name, or the working directory is in."""
+    from dual_iac.spec import find_spec
+
+    spec = current.file or find_spec(Path.cwd())
+    if spec.is_dir():
+        spec = spec / "dual.yaml"
+    return Place(spec.absolute())
+
+
+def chosen(project: Project, names: Sequence[str] | None) -> list[Workspace]:
+    """The workspaces of those names, or all. Raises :class:`UsageError` for an unknown one."""
+    for name in names or ():
+        if name not in project.workspaces:
+            raise unknown_name(name, project.workspaces)
+    return [w for w in project.workspaces.values() if not names or w.name in names]
+
+
+def unknown_name(name: str, known: Iterable[str]) -> DualError:
+    names = list(known)
+    nearest = difflib.get_close_matches(name, names, 1)
+    return UsageError(
+        f"No workspace {name!r} in dual.yaml",
+        why=f"there are {', '.join(names[:20])}{' …' if len(names) > 20 else ''}" if names else "",
+        mend=f"did you mean {nearest[0]}?" if nearest else "",
+    )
+
+
+def confirm(question: str, *, yes: bool, command: str) -> bool:
+    """Ask on the terminal. Raises :class:`UsageError` where there is none to ask on."""
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"{command} asks before it changes anything, and there is no terminal to ask on",
+            mend=f"say yes beforehand: {command} -y",
+        )
+    return typer.confirm(question, err=True)
+
+
+def register() -> None:
+    """Import the modules whose commands make up the application, in the order of --help."""
+    from dual_iac.cli import daily, doctor, lifecycle, project  # noqa: F401

@@ -1,0 +1,282 @@
+"""Daily work: status, exec, shell, logs, start, stop, restart, url, open."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dual_iac.cli.app import (
+    FormatOption,
+    Name,
+    Names,
+    Place,
+    app,
+    chosen,
+    current,
+    here,
+    set_format,
+    unknown_name,
+)
+from dual_iac.errors import DualError, UsageError
+
+if TYPE_CHECKING:
+    from dual_iac.engine.observe import DockerCommand
+    from dual_iac.model import Project, Workspace
+    from dual_iac.state import ObservedContainer
+    from dual_iac.view.status import WorkspaceStatus
+
+_WATCH_SECONDS = 2.0
+
+Requires = Annotated[list[str], typer.Argument(metavar="NAME...", show_default=False)]
+
+
+@app.command()
+def status(
+    names: Names = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it.")] = False,
+    format_: FormatOption = None,
+) -> None:
+    """Show each workspace: state, health, URL, image, uptime, CPU, memory."""
+    from dual_iac.view import console, print_json
+    from dual_iac.view.status import status_data, status_table
+
+    set_format(format_)
+    place = here()
+    project = place.load()
+    workspaces = chosen(project, names)
+    if current.json:
+        print_json(status_data(project.name, _status(place, project, workspaces)))
+    elif watch and sys.stdout.isatty():
+        from rich.live import Live
+
+        with Live(console=console(), screen=False, auto_refresh=False) as live:
+            while True:
+                live.update(status_table(_status(place, project, workspaces)), refresh=True)
+                time.sleep(_WATCH_SECONDS)
+    else:
+        console().print(status_table(_status(place, project, workspaces)))
+
+
+def _status(
+    place: Place, project: Project, workspaces: Sequence[Workspace]
+) -> list[WorkspaceStatus]:
+    from dual_iac.verify.ready import answers
+    from dual_iac.view.status import WorkspaceStatus
+
+    engine = place.engine(project)
+    observed = engine.observe()
+    running = {
+        workspace.name: found
+        for workspace in workspaces
+        if (found := observed.workspace(workspace.name)) and found.running
+    }
+    answer = answers(project, [w for w in workspaces if w.name in running])
+    usage = engine.usage([found.id for found in running.values()])
+    rows = []
+    for workspace in workspaces:
+        found = observed.workspace(workspace.name)
+        used = usage.get(found.id) if found else None
+        health = None
+        if found and workspace.name in running:
+            health = "ready" if answer[workspace.name].is_from(workspace.name) else "not ready"
+            if found.health == "unhealthy":
+                health = "unhealthy"
+        rows.append(
+            WorkspaceStatus(
+                name=workspace.name,
+                state=found.state if found else "missing" if workspace.enabled else "disabled",
+                health=health,
+                url=project.url(workspace),
+                container=found.id if found else None,
+                image=found.image if found else workspace.image,
+                started_at=found.started_at if found else None,
+                exit_code=found.exit_code if found else None,
+                cpu_percent=used.cpu if used else None,
+                memory_bytes=used.memory if used else None,
+            )
+        )
+    return rows
+
+
+@app.command(name="exec", context_settings={"allow_interspersed_args": False})
+def execute(
+    name: Name,
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", show_default=False)],
+    env: Annotated[
+        list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set a variable.")
+    ] = None,
+    workdir: Annotated[
+        str | None, typer.Option("-w", "--workdir", metavar="DIR", help="Start there.")
+    ] = None,
+    user: Annotated[str | None, typer.Option("-u", "--user", help="Run as that user.")] = None,
+    no_tty: Annotated[bool, typer.Option("-T", "--no-tty", help="Give it no terminal.")] = False,
+) -> None:
+    """Run a command in a workspace: its exit code, its streams, its terminal are yours.
+
+    Example: dual exec main -- npm test
+    """
+    from dual_iac.engine import foreground
+
+    words = command[1:] if command[:1] == ["--"] else command
+    if not words:
+        raise UsageError("No command to run", mend=f"dual exec {name} -- npm test, say")
+    variables = dict(_variable(each) for each in env or ())
+    docker, container = _running(name)
+    code = foreground.execute(
+        docker,
+        container.id,
+        words,
+        env=variables,
+        workdir=workdir,
+        user=user,
+        tty=foreground.stdio_is_terminal() and not no_tty,
+    )
+    raise typer.Exit(code)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"{text!r} is not a variable", mend="write it like -e NODE_ENV=test")
+    return name, value
+
+
+@app.command()
+def shell(
+    name: Name,
+    user: Annotated[str | None, typer.Option("-u", "--user", help="Be that user.")] = None,
+) -> None:
+    """Open a shell in a workspace: bash where there is one, else sh."""
+    from dual_iac.engine import foreground
+
+    docker, container = _running(name)
+    best = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
+    code = foreground.execute(
+        docker,
+        container.id,
+        ["sh", "-c", best],
+        user=user,
+        tty=foreground.stdio_is_terminal(),
+    )
+    raise typer.Exit(code)
+
+
+def _running(name: str) -> tuple[DockerCommand, ObservedContainer]:
+    """The docker command and the container of a workspace that runs."""
+    from dual_iac.engine.observe import DockerCommand, observe
+
+    project = here().load()
+    chosen(project, [name])
+    docker = DockerCommand(current.context)
+    found = observe(docker, project.name, ()).workspace(name)
+    if found is None or not found.running:
+        raise DualError(
+            f"Workspace {name} does not run",
+            why=f"its container is {found.state}" if found else "it has no container",
+            mend=f"dual start {name}" if found else "dual apply",
+        )
+    return docker, found
+
+
+@app.command()
+def logs(
+    names: Names = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing.")] = False,
+    tail: Annotated[int | None, typer.Option("-n", "--tail", help="Only the last lines.")] = None,
+) -> None:
+    """Print what workspaces printed. The proxy's is named traefik."""
+    from dual_iac.engine import foreground
+    from dual_iac.engine.observe import DockerCommand
+
+    project = here().load()
+    services = _services(project, names or ())
+    argv = [*DockerCommand(current.context).argv, "compose", "-p", project.name, "logs"]
+    argv += ["--follow"] if follow else []
+    argv += ["--tail", str(tail)] if tail is not None else []
+    raise typer.Exit(foreground.run([*argv, *services]))
+
+
+def _services(project: Project, names: Sequence[str]) -> list[str]:
+    """Names of workspaces, or the proxy's."""
+    from dual_iac.model import PROXY_SERVICE
+
+    for name in names:
+        if name not in project.workspaces and name != PROXY_SERVICE:
+            raise unknown_name(name, project.workspaces)
+    return list(names)
+
+
+@app.command()
+def start(names: Requires) -> None:
+    """Start workspaces that were stopped, and wait until they answer."""
+    _lifecycle("start", names)
+
+
+@app.command()
+def stop(names: Requires) -> None:
+    """Stop workspaces; they keep their container, and `dual start` brings them back."""
+    _lifecycle("stop", names)
+
+
+@app.command()
+def restart(names: Requires) -> None:
+    """Restart workspaces, leave their neighbours alone, and wait until they answer."""
+    _lifecycle("restart", names)
+
+
+def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]) -> None:
+    from dual_iac.verify.ready import wait_until_ready
+    from dual_iac.view import console
+    from dual_iac.view.progress import Progress
+    from dual_iac.view.ready import not_ready_text
+
+    place = here()
+    project = place.load()
+    services = _services(project, names)
+    engine = place.engine(project)
+    found = {container.service for container in engine.observe().containers.values()}
+    if missing := [name for name in services if name not in found]:
+        raise DualError(f"No container to {action}: {', '.join(missing)}", mend="dual apply")
+    workspaces = [project.workspaces[name] for name in services if name in project.workspaces]
+    with Progress() as progress:
+        for name in services:
+            progress(name, f"{action}{'p' if action == 'stop' else ''}ing")
+        engine.lifecycle(action, services)
+        waiting = [] if action == "stop" else workspaces
+        failed = wait_until_ready(project, waiting, engine, progress)
+    for problem in failed:
+        console(stderr=True).print(not_ready_text(problem))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def url(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) -> None:
+    """Print the URL of a workspace, or of all."""
+    from dual_iac.view import console, print_json
+    from dual_iac.view.ready import urls_text
+
+    project = here().load()
+    workspaces = chosen(project, [name] if name else None)
+    if current.json:
+        print_json({workspace.name: project.url(workspace) for workspace in workspaces})
+    elif name:
+        print(project.url(workspaces[0]))
+    else:
+        console().print(urls_text(project, [w for w in workspaces if w.enabled]))
+
+
+@app.command(name="open")
+def open_(name: Name) -> None:
+    """Open a workspace in the browser."""
+    import webbrowser
+
+    project = here().load()
+    address = project.url(chosen(project, [name])[0])
+    print(address)
+    if not webbrowser.open(address):
+        raise DualError("No browser could be opened", mend=f"open {address} yourself")

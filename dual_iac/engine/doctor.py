@@ -1,0 +1,158 @@
+"""What is missing or wrong on this machine, each with its mend."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dual_iac.engine.observe import DockerCommand, observe
+from dual_iac.errors import DualError, EngineUnreachableError
+from dual_iac.model import Project
+from dual_iac.state import PROXY
+
+MINIMUM_ENGINE = (20, 10)
+MINIMUM_COMPOSE = (2, 24)
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    level: Level
+    found: str
+    mend: str = ""
+
+
+def examine(docker: DockerCommand, project: Project | None) -> Iterator[Finding]:
+    """Look at the engine, then at what ``project`` needs of it and of this machine."""
+    engine = None
+    for finding in _tools(docker):
+        yield finding
+        if finding.check == "engine":
+            engine = finding
+    yield _local_names(project)
+    if project is None or engine is None or engine.level is Level.FAILED:
+        return
+    yield _port(docker, project)
+    yield from _images(docker, project)
+    yield _addresses(docker, project)
+
+
+def _tools(docker: DockerCommand) -> Iterator[Finding]:
+    path = shutil.which("docker")
+    if path is None:
+        yield Finding(
+            "docker command",
+            Level.FAILED,
+            "not installed",
+            "install Docker: https://docs.docker.com/get-started/get-docker/",
+        )
+        return
+    yield Finding("docker command", Level.OK, path)
+    try:
+        version = docker.run("version", "--format", "{{.Server.Version}}").strip()
+    except DualError as error:
+        why = error.why.splitlines()[0] if error.why else error.summary
+        yield Finding("engine", Level.FAILED, why, _mend(error))
+    else:
+        yield _at_least("engine", version, MINIMUM_ENGINE, "update Docker")
+    try:
+        version = docker.run("compose", "version", "--short").strip()
+    except DualError:
+        mend = "install it: https://docs.docker.com/compose/install/"
+        yield Finding("compose", Level.FAILED, "not installed", mend)
+    else:
+        yield _at_least("compose", version, MINIMUM_COMPOSE, "update the Compose plugin")
+
+
+def _mend(error: DualError) -> str:
+    if not isinstance(error, EngineUnreachableError):
+        return error.mend
+    if "permission denied" in error.why.lower():
+        return "sudo usermod -aG docker $USER, then log in anew; or use rootless Docker"
+    return "start Docker: Docker Desktop, or sudo systemctl start docker"
+
+
+def _at_least(check: str, version: str, minimum: tuple[int, int], mend: str) -> Finding:
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    wanted = ".".join(map(str, minimum))
+    if numbers < minimum:
+        return Finding(check, Level.FAILED, f"{version}; {wanted} is needed", mend)
+    return Finding(check, Level.OK, version)
+
+
+def _local_names(project: Project | None) -> Finding:
+    domain = project.proxy.domain if project else "localhost"
+    name = f"dual-doctor.{domain}"
+    try:
+        addresses = {str(each[4][0]) for each in socket.getaddrinfo(name, 80)}
+    except OSError:
+        return Finding(
+            "host names",
+            Level.WARNING,
+            f"this system does not resolve {name}",
+            "browsers and curl do for *.localhost all by themselves; for other programs "
+            "send a Host header, or install nss-myhostname (libnss-myhostname)",
+        )
+    return Finding("host names", Level.OK, f"*.{domain} is {', '.join(sorted(addresses))}")
+
+
+def _port(docker: DockerCommand, project: Project) -> Finding:
+    port, bind = project.proxy.http, project.proxy.bind
+    proxy = observe(docker, project.name, ()).containers.get(PROXY)
+    if proxy and proxy.running:
+        return Finding("port", Level.OK, f"{port} is served by this project's proxy")
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((bind, port))
+        except PermissionError:
+            return Finding("port", Level.OK, f"{port} needs the engine's rights")
+        except OSError as error:
+            mend = f"end what listens on {port}, or give another port as proxy.http"
+            return Finding("port", Level.FAILED, f"{bind}:{port}: {error.strerror}", mend)
+    return Finding("port", Level.OK, f"{port} is free")
+
+
+def _images(docker: DockerCommand, project: Project) -> Iterator[Finding]:
+    wanted = {project.proxy.image, *(w.image for w in project.enabled)}
+    wanted = {image for image in wanted if "$" not in image}
+    here = observe(docker, project.name, wanted).images
+    for image in sorted(wanted):
+        if image in here:
+            yield Finding("image", Level.OK, f"{image} is here")
+        else:
+            yield Finding("image", Level.WARNING, f"{image} is not here", "dual apply pulls it")
+
+
+def _addresses(docker: DockerCommand, project: Project) -> Finding:
+    """Does any other network on the engine overlap the pool?"""
+
+    pool = ipaddress.ip_network(project.network.pool)
+    ids = docker.run("network", "ls", "--quiet").split()
+    others = []
+    for data in json.loads(docker.run("network", "inspect", *ids, partial=True) or "[]"):
+        labels = data.get("Labels") or {}
+        if labels.get("com.docker.compose.project") == project.name:
+            continue
+        for config in data["IPAM"].get("Config") or ():
+            subnet = ipaddress.ip_network(config.get("Subnet", "0.0.0.0/32"))
+            # Another dual project's small networks may share the pool; they seldom meet.
+            if subnet.version == 4 and subnet.overlaps(pool) and subnet.prefixlen < 29:
+                others.append(f"{data['Name']} has {subnet}")
+    if others:
+        mend = "give another range as network.pool, such as 10.214.0.0/16"
+        return Finding("addresses", Level.WARNING, "; ".join(others), mend)
+    return Finding("addresses", Level.OK, f"{pool} is free of other networks")

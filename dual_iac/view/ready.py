@@ -1,0 +1,42 @@
+"""Which workspaces answer, and which don't, why, and what they printed last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.text import Text
+
+from dual_iac.model import Project, Workspace
+from dual_iac.verify.ready import NotReady
+
+
+def urls_text(project: Project, workspaces: Sequence[Workspace]) -> Text:
+    """One line a workspace: its name and where it answers."""
+    width = max((len(workspace.name) for workspace in workspaces), default=0)
+    text = Text()
+    for number, workspace in enumerate(workspaces):
+        text.append("\n" if number else "")
+        text.append(f"{workspace.name:<{width}}  ", "bold")
+        text.append(project.url(workspace), "cyan")
+    return text
+
+
+def not_ready_text(problem: NotReady) -> Text:
+    text = Text()
+    text.append(f"✗ {problem.workspace} ", "bold red")
+    text.append(f"does not answer: {problem.why}\n")
+    for line in problem.log:
+        text.append(f"    | {line}\n", "dim")
+    text.append("  → ", "cyan")
+    text.append(problem.mend)
+    return text
+
+
+def not_ready_data(problem: NotReady) -> dict[str, Any]:
+    return {
+        "workspace": problem.workspace,
+        "why": problem.why,
+        "mend": problem.mend,
+        "log": list(problem.log),
+    }

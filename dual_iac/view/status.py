@@ -1,0 +1,95 @@
+"""The state of each workspace, as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+_STYLES = {
+    "running": "green",
+    "ready": "green",
+    "healthy": "green",
+    "disabled": "dim",
+    "missing": "red",
+    "restarting": "red",
+    "not ready": "yellow",
+    "unhealthy": "red",
+}
+
+
+@dataclass(frozen=True)
+class WorkspaceStatus:
+    """One row. ``state`` is Docker's, or missing, or disabled.
+
+    ``health`` is ready or not ready (does it answer through the proxy?), or what the image's
+    own health check says when that is worse; None where nothing runs. ``cpu_percent`` is of
+    one CPU; ``memory_bytes`` what it holds; both None where nothing runs.
+    """
+
+    name: str
+    state: str
+    health: str | None
+    url: str
+    container: str | None
+    image: str
+    started_at: str | None
+    exit_code: int | None = None
+    cpu_percent: float | None = None
+    memory_bytes: int | None = None
+
+
+def status_data(project: str, rows: Sequence[WorkspaceStatus]) -> dict[str, Any]:
+    return {"project": project, "workspaces": [asdict(row) for row in rows]}
+
+
+def status_table(rows: Sequence[WorkspaceStatus], now: datetime | None = None) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("WORKSPACE", "STATE", "HEALTH", "URL", "IMAGE", "UP", "CPU", "MEMORY"):
+        right = column in ("UP", "CPU", "MEMORY")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "IMAGE")
+    for row in rows:
+        table.add_row(
+            Text(row.name),
+            _styled(_state(row)),
+            _styled(row.health or "-"),
+            Text(row.url),
+            Text(row.image),
+            _uptime(row, now or datetime.now(UTC)),
+            "-" if row.cpu_percent is None else f"{row.cpu_percent:.0f}%",
+            "-" if row.memory_bytes is None else format_bytes(row.memory_bytes),
+        )
+    return table
+
+
+def _state(row: WorkspaceStatus) -> str:
+    return f"exited ({row.exit_code})" if row.state == "exited" else row.state
+
+
+def _styled(text: str) -> Text:
+    return Text(text, style=_STYLES.get(text, "red" if text.startswith("exited") else ""))
+
+
+def _uptime(row: WorkspaceStatus, now: datetime) -> str:
+    if row.state != "running" or row.started_at is None:
+        return "-"
+    # Docker writes nanoseconds, which datetime does not read.
+    started = datetime.fromisoformat(row.started_at[:19] + "+00:00")
+    seconds = max(int((now - started).total_seconds()), 0)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def format_bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
