@@ -159,7 +159,7 @@ def _host_name(value: str) -> str:
 
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)")
 
 
 def parse_duration(text: str) -> timedelta:
@@ -217,6 +217,10 @@ def _ip_address(value: str) -> str:
         ) from None
 
 
+# This host, loopback, link-local, multicast and what lies beyond it.
+_NEVER_POOLED = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
+
+
 def _pool(value: str) -> str:
     try:
         pool = ipaddress.IPv4Network(value)
@@ -232,7 +236,7 @@ def _pool(value: str) -> str:
             why=f"every workspace takes a /{SUBNET_PREFIX} of it, and so does the proxy",
             mend="write it like 10.213.0.0/16",
         )
-    if pool.is_loopback or pool.is_multicast or pool.is_link_local or pool.is_unspecified:
+    if any(pool.overlaps(ipaddress.IPv4Network(each)) for each in _NEVER_POOLED):
         raise invalid(f"{value!r} can't be given to containers", mend="take a part of 10.0.0.0/8")
     return value
 

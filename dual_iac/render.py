@@ -342,14 +342,15 @@ def allocate_subnets(
     a pool with room for all.
     """
     first, size = _range(pool)
+    wanted = sorted(set(keys))
     places: dict[str, int] = {}
     taken: set[int] = set()
-    for key in sorted(keys):
+    for key in wanted:
         place = _place(given.get(key), first, size)
         if place is not None and place not in taken:
             places[key] = place
             taken.add(place)
-    for key in sorted(set(keys) - set(places)):
+    for key in (key for key in wanted if key not in places):
         digest = hashlib.sha256(f"{project}/{key}".encode()).digest()
         place = int.from_bytes(digest[:8]) % size
         while place in taken:

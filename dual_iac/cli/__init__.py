@@ -10,10 +10,9 @@ import sys
 
 import typer
 
-from dual_iac.cli.app import app, current, register
+from dual_iac.cli import daily, doctor, lifecycle, project  # noqa: F401 - they add commands
+from dual_iac.cli.app import app, current
 from dual_iac.errors import DualError, UsageError
-
-register()
 
 INTERRUPTED = 130
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dual_iac import __version__
 from dual_iac.errors import DualError, UsageError
@@ -43,7 +44,24 @@ class Globals:
 current = Globals()
 """The options of this run. Set once, by the callback below, before any command runs."""
 
+_ORDER = (
+    *("init", "validate", "schema", "render"),
+    *("plan", "apply", "destroy"),
+    *("status", "exec", "shell", "logs", "start", "stop", "restart", "url", "open"),
+    "doctor",
+)
+
+
+class _InOrder(TyperGroup):
+    """Lists commands as one comes to need them, whatever order their modules load in."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        known = super().list_commands(ctx)
+        return sorted(known, key=_ORDER.index)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -185,8 +203,3 @@ def confirm(question: str, *, yes: bool, command: str) -> bool:
             mend=f"say yes beforehand: {command} -y",
         )
     return typer.confirm(question, err=True)
-
-
-def register() -> None:
-    """Import the modules whose commands make up the application, in the order of --help."""
-    from dual_iac.cli import daily, doctor, lifecycle, project  # noqa: F401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,7 +14,6 @@ from dual_iac.cli.app import (
     FormatOption,
     Name,
     Names,
-    Place,
     app,
     chosen,
     current,
@@ -24,6 +24,7 @@ from dual_iac.cli.app import (
 from dual_iac.errors import DualError, UsageError
 
 if TYPE_CHECKING:
+    from dual_iac.engine.docker import DockerEngine
     from dual_iac.engine.observe import DockerCommand
     from dual_iac.model import Project, Workspace
     from dual_iac.state import ObservedContainer
@@ -38,9 +39,12 @@ Requires = Annotated[list[str], typer.Argument(metavar="NAME...", show_default=F
 def status(
     names: Names = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it.")] = False,
+    stats: Annotated[
+        bool, typer.Option(help="CPU and memory, which Docker takes two seconds to measure.")
+    ] = True,
     format_: FormatOption = None,
 ) -> None:
-    """Show each workspace: state, health, URL, image, uptime, CPU, memory."""
+    """Show what each workspace does, and where it answers."""
     from dual_iac.view import console, print_json
     from dual_iac.view.status import status_data, status_table
 
@@ -48,42 +52,48 @@ def status(
     place = here()
     project = place.load()
     workspaces = chosen(project, names)
+    engine = place.engine(project)
+
+    def look() -> list[WorkspaceStatus]:
+        return _status(engine, project, workspaces)
+
+    def measured(rows: list[WorkspaceStatus]) -> list[WorkspaceStatus]:
+        return _with_usage(engine, rows) if stats else rows
+
     if current.json:
-        print_json(status_data(project.name, _status(place, project, workspaces)))
-    elif watch and sys.stdout.isatty():
+        print_json(status_data(project.name, measured(look())))
+    elif sys.stdout.isatty():
         from rich.live import Live
 
-        with Live(console=console(), screen=False, auto_refresh=False) as live:
-            while True:
-                live.update(status_table(_status(place, project, workspaces)), refresh=True)
+        # The table is there at once, and CPU and memory come in when they are known.
+        with Live(console=console(), auto_refresh=False) as live:
+            rows = look()
+            live.update(status_table(rows), refresh=True)
+            live.update(status_table(measured(rows)), refresh=True)
+            while watch:
                 time.sleep(_WATCH_SECONDS)
+                live.update(status_table(measured(look())), refresh=True)
     else:
-        console().print(status_table(_status(place, project, workspaces)))
+        console().print(status_table(measured(look())))
 
 
 def _status(
-    place: Place, project: Project, workspaces: Sequence[Workspace]
+    engine: DockerEngine, project: Project, workspaces: Sequence[Workspace]
 ) -> list[WorkspaceStatus]:
     from dual_iac.verify.ready import answers
     from dual_iac.view.status import WorkspaceStatus
 
-    engine = place.engine(project)
     observed = engine.observe()
-    running = {
-        workspace.name: found
-        for workspace in workspaces
-        if (found := observed.workspace(workspace.name)) and found.running
-    }
-    answer = answers(project, [w for w in workspaces if w.name in running])
-    usage = engine.usage([found.id for found in running.values()])
+    containers = {w.name: observed.workspace(w.name) for w in workspaces}
+    running = [w for w in workspaces if (found := containers[w.name]) and found.running]
+    answer = answers(project, running)
     rows = []
     for workspace in workspaces:
-        found = observed.workspace(workspace.name)
-        used = usage.get(found.id) if found else None
+        found = containers[workspace.name]
         health = None
-        if found and workspace.name in running:
+        if workspace.name in answer:
             health = "ready" if answer[workspace.name].is_from(workspace.name) else "not ready"
-            if found.health == "unhealthy":
+            if found and found.health == "unhealthy":
                 health = "unhealthy"
         rows.append(
             WorkspaceStatus(
@@ -95,11 +105,19 @@ def _status(
                 image=found.image if found else workspace.image,
                 started_at=found.started_at if found else None,
                 exit_code=found.exit_code if found else None,
-                cpu_percent=used.cpu if used else None,
-                memory_bytes=used.memory if used else None,
             )
         )
     return rows
+
+
+def _with_usage(engine: DockerEngine, rows: list[WorkspaceStatus]) -> list[WorkspaceStatus]:
+    usage = engine.usage([row.container for row in rows if row.container and row.is_running])
+    return [
+        replace(row, cpu_percent=used.cpu, memory_bytes=used.memory)
+        if (used := usage.get(row.container or ""))
+        else row
+        for row in rows
+    ]
 
 
 @app.command(name="exec", context_settings={"allow_interspersed_args": False})
@@ -115,9 +133,9 @@ def execute(
     user: Annotated[str | None, typer.Option("-u", "--user", help="Run as that user.")] = None,
     no_tty: Annotated[bool, typer.Option("-T", "--no-tty", help="Give it no terminal.")] = False,
 ) -> None:
-    """Run a command in a workspace: its exit code, its streams, its terminal are yours.
+    """Run a command in a workspace, as if it ran right here.
 
-    Example: dual exec main -- npm test
+    Exit code, streams and terminal are the command's own. Example: dual exec main -- npm test
     """
     from dual_iac.engine import foreground
 
@@ -150,7 +168,10 @@ def shell(
     name: Name,
     user: Annotated[str | None, typer.Option("-u", "--user", help="Be that user.")] = None,
 ) -> None:
-    """Open a shell in a workspace: bash where there is one, else sh."""
+    """Open a shell in a workspace.
+
+    It is bash where there is one, else sh.
+    """
     from dual_iac.engine import foreground
 
     docker, container = _running(name)
@@ -188,7 +209,10 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing.")] = False,
     tail: Annotated[int | None, typer.Option("-n", "--tail", help="Only the last lines.")] = None,
 ) -> None:
-    """Print what workspaces printed. The proxy's is named traefik."""
+    """Show what workspaces printed.
+
+    The proxy goes by the name traefik.
+    """
     from dual_iac.engine import foreground
     from dual_iac.engine.observe import DockerCommand
 
@@ -212,19 +236,22 @@ def _services(project: Project, names: Sequence[str]) -> list[str]:
 
 @app.command()
 def start(names: Requires) -> None:
-    """Start workspaces that were stopped, and wait until they answer."""
+    """Start workspaces, and wait until they answer."""
     _lifecycle("start", names)
 
 
 @app.command()
 def stop(names: Requires) -> None:
-    """Stop workspaces; they keep their container, and `dual start` brings them back."""
+    """Stop workspaces; they keep their containers."""
     _lifecycle("stop", names)
 
 
 @app.command()
 def restart(names: Requires) -> None:
-    """Restart workspaces, leave their neighbours alone, and wait until they answer."""
+    """Restart workspaces, and wait until they answer.
+
+    Their neighbours are left alone.
+    """
     _lifecycle("restart", names)
 
 

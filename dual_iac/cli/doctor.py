@@ -12,7 +12,10 @@ from dual_iac.errors import EngineUnreachableError, UsageError
 
 @app.command()
 def doctor(format_: FormatOption = None) -> None:
-    """Check this machine: Docker, Compose, ports, names; each with its mend."""
+    """Find what is missing or wrong on this machine.
+
+    Looks at Docker, Compose, host names, the port, images and addresses; says how to mend each.
+    """
     from rich.table import Table
     from rich.text import Text
 

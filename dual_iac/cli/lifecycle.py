@@ -71,7 +71,11 @@ def apply(
     ] = None,
     format_: FormatOption = None,
 ) -> None:
-    """Make this machine match dual.yaml, and wait until every workspace answers."""
+    """Make this machine match dual.yaml.
+
+    Shows the plan, asks, carries it out, and waits until every workspace answers. Who isn't
+    in the plan is not touched.
+    """
     from dual_iac.apply import apply_plan
     from dual_iac.plan import make_plan
     from dual_iac.verify.ready import wait_until_ready
@@ -143,7 +147,10 @@ def destroy(
         bool, typer.Option("--volumes", help="Delete the volumes and what is in them, too.")
     ] = False,
 ) -> None:
-    """Take the project down, or only the workspaces named. Volumes stay unless told."""
+    """Take the project down, or only some workspaces.
+
+    Volumes stay, unless --volumes is given.
+    """
     from dual_iac.view import console
     from dual_iac.view.progress import Progress
 

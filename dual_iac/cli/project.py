@@ -35,7 +35,7 @@ def init(
 
 @app.command()
 def validate(format_: FormatOption = None) -> None:
-    """Check dual.yaml: every problem at once, each with its line and its mend."""
+    """Check dual.yaml, and show every problem at once."""
     from dual_iac.view import console, print_json
 
     set_format(format_)

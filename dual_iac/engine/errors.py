@@ -71,7 +71,7 @@ def engine_error(output: str) -> DualError:
             why=why,
             mend=f"end what listens on {taken[2]}, or give another port as proxy.http",
         )
-    if "pool overlaps" in lower or "invalid pool request" in lower:
+    if "overlap" in lower or "invalid pool request" in lower:
         return DualError(
             "The networks' addresses are taken by another network",
             why=why,

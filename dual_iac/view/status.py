@@ -42,6 +42,10 @@ class WorkspaceStatus:
     cpu_percent: float | None = None
     memory_bytes: int | None = None
 
+    @property
+    def is_running(self) -> bool:
+        return self.state == "running"
+
 
 def status_data(project: str, rows: Sequence[WorkspaceStatus]) -> dict[str, Any]:
     return {"project": project, "workspaces": [asdict(row) for row in rows]}

@@ -1,0 +1,50 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down test check test-pure fix clean
+
+bin := .venv/bin
+pure := model spec document interpolation render fields state plan errors
+comma := ,
+empty :=
+pure_files := $(subst $(empty) $(empty),$(comma),$(pure:%=dual_iac/%.py))
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## bring up the workspaces of dual.yaml and show their addresses
+	@scripts/setup.sh demo
+	$(bin)/dual apply -y
+	@echo
+	@$(bin)/dual url
+	@echo
+	@echo "Open them in a browser, or, where names under .localhost don't resolve:"
+	@$(bin)/dual url | grep -Eo 'http://[a-z0-9.-]+(:[0-9]+)?' | head -n 1 | \
+		sed -E 's|http://([^:]+)(:[0-9]+)?|  curl -H "Host: \1" http://127.0.0.1\2/|'
+
+demo-down: ## take the demo down again (volumes stay)
+	$(bin)/dual destroy -y
+
+test: ## everything: checks, then all tests on a real engine, with coverage
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory check
+	$(bin)/pytest -q --cov=dual_iac --cov-report=term-missing:skip-covered
+	$(bin)/coverage report --include='$(pure_files)' --fail-under=95
+
+check: ## format, lint, types and import contracts only
+	@scripts/setup.sh python
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+test-pure: ## the tests that need no engine
+	@scripts/setup.sh python
+	$(bin)/pytest -q -m 'not engine'
+
+fix: ## format, and mend what the linter can
+	@scripts/setup.sh python
+	$(bin)/ruff format .
+	$(bin)/ruff check --fix .
+
+clean: ## remove caches and build products (.venv stays)
+	rm -rf dist build .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

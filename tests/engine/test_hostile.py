@@ -1,0 +1,164 @@
+"""A hostile afternoon: what goes wrong on a real machine, each with its code and its mend."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+
+from tests.engine.conftest import LAB_IMAGE, LiveProject, docker
+
+NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+
+
+def test_no_engine(live: LiveProject) -> None:
+    live.declare("one")
+    for command in (("apply", "-y"), ("plan",), ("status",), ("exec", "one", "--", "true")):
+        done = live.dual(*command, env=NO_ENGINE)
+        assert done.code == 69, (command, done)
+        assert "The Docker engine does not answer" in done.stderr
+        assert "→ start Docker" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert live.dual("validate", env=NO_ENGINE).code == 0
+    assert live.dual("render", env=NO_ENGINE).code == 0
+
+
+def test_no_docker_command(live: LiveProject) -> None:
+    live.declare("one")
+    done = live.dual("apply", "-y", env={"PATH": "/nonexistent"})
+    assert done.code == 69, done
+    assert "The docker command is not installed" in done.stderr
+
+
+def test_an_unknown_context(live: LiveProject) -> None:
+    live.declare("one")
+    done = live.dual("--context", "no-such-context", "plan")
+    assert done.code == 69, done
+    assert "no-such-context" in done.stderr
+
+
+def test_doctor(live: LiveProject) -> None:
+    live.declare("one")
+    well = live.dual("doctor")
+    assert well.code == 0, well
+    assert f"{live.port} is free" in well.stdout
+    ill = live.dual("doctor", env=NO_ENGINE)
+    assert ill.code == 69, ill
+    assert "systemctl start docker" in ill.stdout
+
+
+def test_the_port_is_taken(live: LiveProject) -> None:
+    live.declare("one")
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", live.port), http.server.BaseHTTPRequestHandler
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        done = live.dual("apply", "-y")
+        assert done.code == 1, done
+        assert f"Port {live.port} is taken" in done.stderr
+        assert "proxy.http" in done.stderr
+        assert "Traceback" not in done.stderr
+        found = live.dual("doctor")
+        assert found.code == 1, found
+        assert f"end what listens on {live.port}" in found.stdout
+    finally:
+        server.shutdown()
+        server.server_close()
+    live.apply()  # running it again goes on from there
+    assert live.ask("one.localhost").is_from("one")
+
+
+def test_an_image_that_is_nowhere(live: LiveProject) -> None:
+    live.write(
+        f"""\
+        defaults: {{source: {{path: .}}, command: python3 server.py}}
+        workspaces:
+          good: {{image: "{LAB_IMAGE}"}}
+          bad: {{image: "dual-test/no-such-image:1"}}
+        """
+    )
+    done = live.dual("apply", "-y")
+    assert done.code == 1, done
+    assert "dual-test/no-such-image:1 (for bad)" in done.stderr
+    assert "nothing was changed" in done.stderr
+    assert live.leftovers() == {"containers": "", "networks": "", "volumes": ""}
+
+
+def test_a_command_that_ends_at_once(live: LiveProject) -> None:
+    live.declare("good", extra="  bad: {command: \"sh -c 'echo sorry, no; exit 3'\"}\n")
+    done = live.dual("apply", "-y")
+    assert done.code == 1, done
+    assert "bad does not answer: its command ended with exit code 3" in done.stderr
+    assert "| sorry, no" in done.stderr
+    assert f"http://good.localhost:{live.port}" in done.stdout
+    assert live.ask("good.localhost").is_from("good")
+
+
+def test_a_command_that_is_not_there(live: LiveProject) -> None:
+    live.declare("good", extra="  bad: {command: nosuchcommand}\n")
+    done = live.dual("apply", "-y")
+    assert done.code == 1, done
+    assert "nosuchcommand" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_listens(live: LiveProject) -> None:
+    live.declare("good", extra="  bad: {command: sleep 1000, ready: {timeout: 2s}}\n")
+    done = live.dual("apply", "-y")
+    assert done.code == 1, done
+    assert "bad does not answer: nothing listens on port 3000 in it" in done.stderr
+    as_json = live.dual("apply", "-y", "--timeout", "1s", "--format", "json")
+    assert as_json.code == 1, as_json
+    assert as_json.data["ready"] == {"good": f"http://good.localhost:{live.port}"}
+    assert [each["workspace"] for each in as_json.data["not_ready"]] == ["bad"]
+
+
+def test_it_listens_on_another_port(live: LiveProject) -> None:
+    serve = "python3 -m http.server 8080"
+    live.declare("bad", extra=f"  worse: {{command: {serve}, ready: {{timeout: 2s}}}}\n")
+    done = live.dual("apply", "-y")
+    assert done.code == 1, done
+    assert "nothing listens on port 3000 in it (but on 8080)" in done.stderr
+
+
+def test_it_listens_on_localhost_only(live: LiveProject) -> None:
+    serve = "python3 -m http.server 3000 --bind 127.0.0.1"
+    live.declare("good", extra=f"  bad: {{command: {serve}, ready: {{timeout: 2s}}}}\n")
+    done = live.dual("apply", "-y")
+    assert done.code == 1, done
+    assert "it listens on port 3000 of 127.0.0.1 only" in done.stderr
+    assert "listen on 0.0.0.0" in done.stderr
+
+
+def test_addresses_that_another_network_has(live: LiveProject) -> None:
+    foreign = f"{live.name}-foreign"
+    docker("network", "create", "--subnet", live.pool, foreign)
+    try:
+        live.declare("one")
+        found = live.dual("doctor")
+        assert "give another range as network.pool" in found.stdout, found
+        done = live.dual("apply", "-y")
+        assert done.code == 1, done
+        assert "addresses are taken by another network" in done.stderr
+        assert "network.pool" in done.stderr
+    finally:
+        docker("network", "rm", foreign)
+
+
+def test_a_source_that_is_not_there(live: LiveProject) -> None:
+    live.declare("one", extra="  two: {source: {path: ./nowhere}}\n")
+    done = live.dual("apply", "-y")
+    assert done.code == 65, done
+    assert "no such folder: ./nowhere" in done.stderr
+    assert not (live.folder / "nowhere").exists()
+    assert live.leftovers()["containers"] == ""
+
+
+def test_exec_where_nothing_runs(live: LiveProject) -> None:
+    live.declare("one")
+    missing = live.dual("exec", "one", "--", "true")
+    assert missing.code == 1, missing
+    assert "Workspace one does not run" in missing.stderr
+    typo = live.dual("exec", "oen", "--", "true")
+    assert typo.code == 64, typo
+    assert "did you mean one?" in typo.stderr

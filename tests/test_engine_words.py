@@ -1,0 +1,102 @@
+"""What Docker says → what dual says: pure readings of the engine's output."""
+
+from __future__ import annotations
+
+import pytest
+
+from dual_iac.engine.docker import compose_events, parse_listeners
+from dual_iac.engine.errors import engine_error, said
+from dual_iac.errors import DualError, EngineUnreachableError
+from dual_iac.view.status import format_bytes
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "summary"),
+    [
+        (
+            "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. "
+            "Is the docker daemon running?",
+            EngineUnreachableError,
+            "The Docker engine does not answer",
+        ),
+        (
+            "permission denied while trying to connect to the docker API at "
+            "unix:///var/run/docker.sock",
+            EngineUnreachableError,
+            "You may not talk to the Docker engine",
+        ),
+        (
+            "docker: 'compose' is not a docker command.",
+            EngineUnreachableError,
+            "Docker Compose is not installed",
+        ),
+        (
+            "Error response from daemon: driver failed programming external connectivity on "
+            "endpoint shop-traefik-1: Error starting userland proxy: listen tcp4 127.0.0.1:3000: "
+            "bind: address already in use",
+            DualError,
+            "Port 3000 is taken by something else on this machine",
+        ),
+        (
+            "Error response from daemon: Bind for 127.0.0.1:8080 failed: port is already allocated",
+            DualError,
+            "Port 8080 is taken by something else on this machine",
+        ),
+        (
+            "Error response from daemon: Pool overlaps with other one on this address space",
+            DualError,
+            "The networks' addresses are taken by another network",
+        ),
+        ("something else", DualError, "Docker reports a failure"),
+        ("", DualError, "Docker reports a failure"),
+    ],
+)
+def test_engine_errors(output: str, kind: type[DualError], summary: str) -> None:
+    error = engine_error(output)
+    assert (type(error), error.summary) == (kind, summary)
+    assert error.why or not output
+
+
+def test_said_unwraps_what_compose_says() -> None:
+    output = (
+        '{"id":"Container x","status":"Working","text":"Starting"}\n'
+        '{"error":true,"message":"Error response from daemon: no"}\n'
+        "Error response from daemon: no\n"
+        "{not json\n"
+    )
+    assert said(output) == "no"
+
+
+def test_compose_events_tell_services_apart() -> None:
+    lines = [
+        ("stderr", b'{"id":"Network p_edge","status":"Done","text":"Created"}\n'),
+        ("stderr", b'{"id":"Container p-feat-auth-1","status":"Working","text":"Starting"}\n'),
+        ("stderr", b"no json\n"),
+        ("stderr", b"[1]\n"),
+    ]
+    assert list(compose_events(lines, "p")) == [("feat-auth", "starting")]
+
+
+def test_listeners_are_read_from_the_kernels_tables() -> None:
+    tables = (
+        "  sl  local_address rem_address   st tx_queue\n"
+        "   0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000\n"
+        "   1: 0B00007F:9C40 00000000:0000 0A 00000000:00000000\n"
+        "   2: 0100007F:0BB8 0100007F:1234 01 00000000:00000000\n"
+        "   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0:0\n"
+    )
+    assert set(parse_listeners(tables)) == {("127.0.0.1", 3000), ("::", 8080)}
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (64 * 1024**2, "64.0 MiB"),
+        (3 * 1024**3, "3.0 GiB"),
+    ],
+)
+def test_bytes_for_people(count: int, text: str) -> None:
+    assert format_bytes(count) == text
