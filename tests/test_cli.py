@@ -277,3 +277,27 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n  {command} " in shown
     assert run(["--version"]) == 0
     assert run([]) == 64
+
+
+def test_open_prints_the_url_and_opens_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "dual.yaml").write_text(GOOD)
+    opened: list[str] = []
+
+    def browser(url: str) -> bool:
+        opened.append(url)
+        return len(opened) == 1
+
+    monkeypatch.setattr("webbrowser.open", browser)
+    assert run(["open", "main"]) == 0
+    assert run(["open", "main"]) == 1  # the browser says that it can't
+    captured = capsys.readouterr()
+    assert opened == captured.out.split() == ["http://main.localhost:3000"] * 2
+    assert "open http://main.localhost:3000 yourself" in captured.err
+
+
+def test_json_output_of_url(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "dual.yaml").write_text(GOOD)
+    assert run(["--format", "json", "url"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"main": "http://main.localhost:3000"}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dual_iac.engine.errors import engine_error
+from dual_iac.errors import DualError
 from dual_iac.model import PROXY_SERVICE
 from dual_iac.render import COMPOSE_FILE, ROUTES_FOLDER, read_rendered
 from dual_iac.state import (
@@ -72,6 +73,7 @@ def observe(
     container_ids = docker.run("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split()
     network_ids = docker.run("network", "ls", "--quiet", "--no-trunc", "--filter", label).split()
     inspected = _inspect(docker, "inspect", [*container_ids, *network_ids])
+    _refuse_foreign(inspected, project)
     containers = {}
     networks = {}
     wanted = set(images)
@@ -98,6 +100,21 @@ def observe(
         files=files,
         rendered=read_rendered(files.get(COMPOSE_FILE, "")),
     )
+
+
+def _refuse_foreign(inspected: Iterable[Any], project: str) -> None:
+    """Another compose project that happens to have this name is none of dual's business."""
+    foreign = [
+        data["Name"].removeprefix("/")
+        for data in inspected
+        if LABEL_PROJECT not in ((data.get("Config") or data).get("Labels") or {})
+    ]
+    if foreign:
+        raise DualError(
+            f"The project name {project} is taken by a compose project that isn't dual's",
+            why=f"it has {', '.join(sorted(foreign))}; dual leaves them alone",
+            mend="give another name as project: in dual.yaml, or take that project down yourself",
+        )
 
 
 def _inspect(docker: DockerCommand, command: str, arguments: Sequence[str]) -> list[Any]:

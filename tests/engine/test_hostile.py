@@ -162,3 +162,15 @@ def test_exec_where_nothing_runs(live: LiveProject) -> None:
     typo = live.dual("exec", "oen", "--", "true")
     assert typo.code == 64, typo
     assert "did you mean one?" in typo.stderr
+
+
+def test_somebody_elses_project_of_the_same_name(live: LiveProject) -> None:
+    label = f"com.docker.compose.project={live.name}"
+    theirs = docker("run", "-d", "--label", label, LAB_IMAGE, "sleep", "1000")
+    live.declare("one")
+    for command in (("apply", "-y"), ("destroy", "-y"), ("destroy", "-y", "--volumes"), ("plan",)):
+        done = live.dual(*command)
+        assert done.code == 1, (command, done)
+        assert f"The project name {live.name} is taken" in done.stderr
+    assert live.leftovers()["containers"] == theirs[:12]
+    assert docker("inspect", "--format", "{{.State.Status}}", theirs) == "running"
