@@ -2,7 +2,7 @@
 .PHONY: help demo demo-down test check test-pure fix clean
 
 bin := .venv/bin
-pure := model spec document interpolation render fields state plan errors
+pure := model spec document envfile interpolation render fields state plan errors
 comma := ,
 empty :=
 pure_files := $(subst $(empty) $(empty),$(comma),$(pure:%=dual_iac/%.py))

@@ -183,23 +183,23 @@ def _services(plan: Plan, desired: Desired, actions: Iterable[Action]) -> list[s
 
 def _attach(plan: Plan, desired: Desired, engine: Engine) -> None:
     """Networks of a proxy that stays: attached live, so that it never restarts for them."""
+    container = f"{desired.project}-{PROXY_SERVICE}-1"
+    gone = set(plan.addresses("network", Action.REPLACE, Action.DELETE))
     for change in plan.changes:
         if change.address != PROXY or change.action not in (Action.UPDATE, Action.START):
             continue
-        for field, before, after in _network_reasons(change):
-            network = f"{desired.project}_{field.removeprefix('networks.')}"
-            replaced = f"network.{field.removeprefix('networks.ws-')}" in {
-                c.address for c in plan.changes if c.action in (Action.REPLACE, Action.DELETE)
-            }
-            if before is not None and not replaced:
-                engine.disconnect(network, f"{desired.project}-{PROXY_SERVICE}-1")
+        for key, before, after in _network_reasons(change):
+            ours = key.startswith("ws-")
+            network = f"{desired.project}_{key}" if ours else key
+            if before is not None and not (ours and key.removeprefix("ws-") in gone):
+                engine.disconnect(network, container)
             if after is not None:
-                engine.connect(network, f"{desired.project}-{PROXY_SERVICE}-1", after)
+                engine.connect(network, container, after)
 
 
 def _network_reasons(change: Change) -> list[tuple[str, str | None, str | None]]:
     return [
-        (reason.field, reason.before, reason.after)
+        (reason.field.removeprefix("networks."), reason.before, reason.after)
         for reason in change.reasons
         if reason.field.startswith("networks.")
     ]

@@ -11,7 +11,7 @@ documents that unfold without bounds are problems with a position.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -38,7 +38,8 @@ class Node:
 
     ``value`` is text, None, a dict of Nodes or a list of Nodes. ``key_line`` and
     ``key_column`` tell where the key of the value stands, or the value itself without one.
-    ``size`` counts the values it unfolds to, aliases followed.
+    ``size`` counts the values it unfolds to, aliases followed. ``taken_back`` marks a null
+    that was written out (``~``), unlike a key with nothing after it.
     """
 
     value: Any
@@ -47,6 +48,7 @@ class Node:
     key_line: int = 0
     key_column: int = 0
     size: int = 1
+    taken_back: bool = False
 
     def plain(self) -> Any:
         """The value as plain dicts, lists, texts and Nones."""
@@ -85,11 +87,12 @@ class Node:
 def merged(under: Node | None, over: Node) -> Node:
     """``over`` with what it leaves open taken from ``under``; every part keeps its position.
 
-    Maps merge, texts and lists replace. An empty ``over`` leaves a map of ``under`` as it is.
+    Maps merge, texts and lists replace. A key with nothing after it leaves a map of ``under``
+    as it is; ``~`` takes it back.
     """
     if under is None or not isinstance(under.value, dict):
         return over
-    if over.value is None:
+    if over.value is None and not over.taken_back:
         value = under.value
     elif isinstance(over.value, dict):
         value = {**under.value}
@@ -162,6 +165,7 @@ class _Parser:
             self._check_tag(event, _PLAIN_TAGS, path)
             null = event.value in _NULLS and event.implicit[0] and event.style in (None, "")
             node.value = None if null else event.value
+            node.taken_back = null and event.value != ""
         elif isinstance(event, yaml.SequenceStartEvent):
             self._check_tag(event, {None, "tag:yaml.org,2002:seq"}, path)
             node.value = []
@@ -188,7 +192,7 @@ class _Parser:
             here = [*path, key]
             value = self._node(next(self.events), here)
             # An alias shares its node: the key's position belongs to this use of it.
-            value = Node(value.value, value.line, value.column, size=value.size)
+            value = replace(value)
             mark: Any = event.start_mark
             value.key_line, value.key_column = mark.line + 1, mark.column + 1
             if key == "<<" and event.style in (None, ""):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dual_iac.envfile import read_env_file
 from dual_iac.interpolation import has_references, substitute
 from dual_iac.state import LABEL_PROJECT, LABEL_WORKSPACE, Fields
 
@@ -103,13 +104,8 @@ def _environment(
     """Names, values and whether a value must stay hidden; later ones win."""
     variables: list[tuple[str, str, bool]] = []
     for each in definition.get("env_file", ()):
-        from dotenv import dotenv_values
-
         path = folder / Path(substitute(each["path"], environment)).expanduser()
-        for name, value in dotenv_values(path).items():
-            # A name alone takes the variable from where dual runs, as in Compose.
-            value = environment.get(name) if value is None else value
-            variables += [(name, value, True)] if value is not None else []
+        variables += [(*item, True) for item in read_env_file(path, environment).items()]
     for name, value in definition.get("environment", {}).items():
         if value is not None:
             text = str(value)

@@ -33,6 +33,11 @@ def has_references(text: str) -> bool:
     return "$" in text.replace("$$", "")
 
 
+def starts_with_reference(text: str) -> bool:
+    """Whether a variable decides how ``text`` begins: whether a path is absolute, say."""
+    return text.startswith("$") and not text.startswith("$$")
+
+
 def escape(text: str) -> str:
     """``text`` written so that Compose reads back exactly it."""
     return text.replace("$", "$$")

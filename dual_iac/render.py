@@ -22,7 +22,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined,
 
 from dual_iac.errors import DualError
 from dual_iac.fields import desired_fields
-from dual_iac.interpolation import InterpolationError
+from dual_iac.interpolation import InterpolationError, starts_with_reference
 from dual_iac.model import PROXY_SERVICE, SUBNET_PREFIX, WORKSPACE_PORT, Project, Workspace
 from dual_iac.state import (
     PROXY,
@@ -271,7 +271,7 @@ class _Renderer:
 
     def _host_path(self, path: str) -> str:
         """A path of dual.yaml as Compose must read it: relative to the rendered file."""
-        if path.startswith(("/", "~", "$")):
+        if path.startswith(("/", "~")) or starts_with_reference(path):
             return path
         relative = os.path.relpath(os.path.normpath(self.folder / path), self.output)
         return relative if relative.startswith(".") else f"./{relative}"

@@ -15,8 +15,9 @@ from pydantic_core import ErrorDetails
 
 from dual_iac import document
 from dual_iac.document import Key, Node
+from dual_iac.envfile import read_env_file
 from dual_iac.errors import Problem, SpecError, UsageError
-from dual_iac.interpolation import InterpolationError, substitute
+from dual_iac.interpolation import InterpolationError, starts_with_reference, substitute
 from dual_iac.model import Found, Project, Spec, conflicts, not_supported_yet, project_of
 
 FILE_NAME = "dual.yaml"
@@ -75,10 +76,7 @@ def parse_project(text: str, file: str, host_folder: Path | None = None) -> Proj
 
 def environment(folder: Path) -> dict[str, str]:
     """The variables that ``${VAR}`` sees: this process's, over those of ``folder``'s .env."""
-    from dotenv import dotenv_values
-
-    file = dotenv_values(folder / ".env")
-    return {**{name: value or "" for name, value in file.items()}, **os.environ}
+    return {**read_env_file(folder / ".env", os.environ), **os.environ}
 
 
 def _read(path: Path) -> str:
@@ -253,17 +251,19 @@ def _missing_on_host(spec: Spec, folder: Path) -> Iterator[Found]:
         for path, text, kind in paths if settings.enabled else ():
             where = ("workspaces", name, *path)
             try:
-                place = folder / Path(substitute(text, variables)).expanduser()
+                place = Path(substitute(text, variables)).expanduser()
             except (InterpolationError, RuntimeError) as error:
                 yield where, str(error), "", "set it, or give it a default: ${NAME:-default}"
                 continue
-            if not (place.is_dir() if kind == "folder" else place.is_file()):
-                yield (
-                    where,
-                    f"no such {kind}: {text}",
-                    f"looked for {place}",
-                    f"make the {kind}, or name another",
-                )
+            if starts_with_reference(text) and not place.is_absolute():
+                what = "a path that starts with a variable must come out absolute"
+                yield where, what, "", "put ./ before it, if it starts from dual.yaml's folder"
+            elif not (
+                (folder / place).is_dir() if kind == "folder" else (folder / place).is_file()
+            ):
+                # Where it looked is told only as far as the spec itself does: a variable may
+                # hold what nobody else should read.
+                yield where, f"no such {kind}: {text}", "", f"make the {kind}, or name another"
 
 
 def _distinct(problems: Iterable[Problem]) -> list[Problem]:

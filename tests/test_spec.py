@@ -666,7 +666,8 @@ def test_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / ".env").write_text("DUAL_A=file\nDUAL_B=file\nDUAL_C\n")
     monkeypatch.setenv("DUAL_B", "process")
     found = environment(folder)
-    assert (found["DUAL_A"], found["DUAL_B"], found["DUAL_C"]) == ("file", "process", "")
+    assert (found["DUAL_A"], found["DUAL_B"]) == ("file", "process")
+    assert "DUAL_C" not in found
 
 
 def on_host(folder: Path, fields: str) -> list[str]:
@@ -684,7 +685,8 @@ def on_host(folder: Path, fields: str) -> list[str]:
     [
         ("source: {path: .}", []),
         ("source: {path: web}", []),
-        ("source: {path: '${DUAL_SUB}'}", []),
+        ("source: {path: './${DUAL_SUB}'}", []),
+        ("source: {path: '${DUAL_SUB}'}", ["4:26 workspaces.a.source.path: a path that starts"]),
         ("source: {path: gone}", ["4:26 workspaces.a.source.path: no such folder: gone"]),
         ("source: {path: .env.local}", ["4:26 workspaces.a.source.path: no such folder"]),
         ("source: {path: gone}, enabled: false", []),
@@ -703,3 +705,15 @@ def test_what_is_missing_on_this_machine(
     assert len(found) == len(expected)
     for problem, beginning in zip(found, expected, strict=True):
         assert problem.startswith(beginning)
+
+
+def test_a_tilde_takes_back_a_default() -> None:
+    text = f"""\
+{HEAD}defaults: {{image: x, source: {{path: .}}, command: serve}}
+workspaces:
+  a: {{source: ~, command: ~}}
+  b: {{source: , command: }}
+"""
+    found = project(text).workspaces
+    assert (found["a"].source, found["a"].command) == (None, None)
+    assert found["b"].source is not None

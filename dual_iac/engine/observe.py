@@ -183,8 +183,9 @@ def _container_fields(data: Mapping[str, Any], project: str) -> Fields:
         "resources.pids": max(host.get("PidsLimit") or 0, 0),
     }
     for variable in config.get("Env") or ():
-        name, _, value = variable.partition("=")
-        fields[f"env.{name}"] = value
+        name, equals, value = variable.partition("=")
+        if equals:  # a name alone, which Compose writes for one that isn't set, sets nothing
+            fields[f"env.{name}"] = value
     for mount in data.get("Mounts") or ():
         if mount["Type"] == "volume" and len(mount.get("Name", "")) == 64:
             continue  # the image's own VOLUME, which nobody declared

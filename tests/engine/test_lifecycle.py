@@ -286,3 +286,37 @@ def test_status_json_has_what_it_promises(live: LiveProject) -> None:
     assert row["container"] == live.container("one")
     assert row["url"] == f"http://one.localhost:{live.port}"
     assert set(row) >= {"name", "state", "health", "url", "container", "image", "started_at"}
+
+
+def test_variables_mean_to_dual_what_they_mean_to_compose(live: LiveProject) -> None:
+    """Where the two read a value differently, the plan after an apply would not be empty."""
+    (live.folder / ".env").write_text("FROM_DOTENV=dotenv\nSINGLE='$HOME'\n")
+    (live.folder / "vars.env").write_text(
+        "PLAIN=a b\nSINGLE='$AROUND ${AROUND}'\nDOUBLE=\"$AROUND ${AROUND}\"\n"
+        "BARE=$AROUND/${AROUND}\nEARLIER=${PLAIN}!\nAROUND\nUNSET_BARE\nEMPTY=\n"
+        "DOLLARS=a$$b\nexport EXPORTED=yes # not this\nAROUND_AGAIN=${AROUND:-no}\n"
+    )
+    live.declare(
+        "one",
+        extra="""\
+  two:
+    env_file: [vars.env]
+    env:
+      A: ${FROM_DOTENV}
+      B: ${NOPE:-${FROM_DOTENV}}
+      C: ${AROUND:+set}
+      D: $$x $AROUND ${SINGLE}
+      AROUND: ~
+      NOT_SET:
+""",
+    )
+    around = {"AROUND": "from outside"}
+    live.apply(env=around)
+    assert live.plan(env=around)["changes"] == []
+    env = dict(
+        line.split("=", 1) for line in live.dual("exec", "two", "--", "env").stdout.splitlines()
+    )
+    assert env["A"] == env["B"] == "dotenv"
+    assert env["SINGLE"] == "$AROUND ${AROUND}"
+    assert env["D"] == "$x from outside $HOME"
+    assert "NOT_SET" not in env
