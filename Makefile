@@ -26,7 +26,7 @@ demo-down: ## take the demo down again (volumes stay)
 test: ## everything: checks, then all tests on a real engine, with coverage
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory check
-	$(bin)/pytest -q --cov=dual_iac --cov-report=term-missing:skip-covered
+	$(bin)/pytest -q --cov=dual_iac --cov-report=
 	$(bin)/coverage report --include='$(pure_files)' --fail-under=95
 
 check: ## format, lint, types and import contracts only
