@@ -12,7 +12,7 @@ help: ## list the targets
 
 demo: ## bring up the workspaces of dual.yaml and show their addresses
 	@scripts/setup.sh demo
-	$(bin)/dual apply -y
+	$(bin)/dual apply -y >/dev/null
 	@echo
 	@$(bin)/dual url
 	@echo

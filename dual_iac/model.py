@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +35,10 @@ WORKSPACE_PORT = 3000
 
 PROXY_SERVICE = "traefik"
 """The proxy's service name, and so no workspace's."""
+
+EDGE_NETWORK = "edge"
+"""The network that the proxy publishes through. It sorts before every ``ws-…``: Docker moves a
+published port to the network whose name sorts first, and drops its connections."""
 
 SUBNET_PREFIX = 29
 """Each workspace's own network: a gateway, the workspace, the proxy, and room for three."""
@@ -539,8 +543,6 @@ class Workspace(WorkspaceSettings):
 
 class Project(Model):
     """A whole dual.yaml as it is meant. Workspaces come in the order of their names."""
-
-    EDGE_NETWORK: ClassVar[str] = "edge"
 
     name: ProjectName
     proxy: Proxy

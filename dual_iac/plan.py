@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from dual_iac.interpolation import has_references
-from dual_iac.model import Project
+from dual_iac.model import EDGE_NETWORK
 from dual_iac.render import read_rendered
 from dual_iac.state import (
     PROXY,
@@ -126,7 +126,7 @@ def _container(address: str, desired: Desired, observed: Observed) -> Change | N
     reasons = list(_differences(wanted, found, observed))
     attachable = address == PROXY and all(
         # Its published port hangs on edge: to move that is to drop every connection anyway.
-        r.field.startswith("networks.") and r.field != f"networks.{Project.EDGE_NETWORK}"
+        r.field.startswith("networks.") and r.field != f"networks.{EDGE_NETWORK}"
         for r in reasons
     )
     if not reasons and wanted.hash != found.hash:

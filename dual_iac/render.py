@@ -23,7 +23,14 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined,
 from dual_iac.errors import DualError
 from dual_iac.fields import desired_fields
 from dual_iac.interpolation import InterpolationError, starts_with_reference
-from dual_iac.model import PROXY_SERVICE, SUBNET_PREFIX, WORKSPACE_PORT, Project, Workspace
+from dual_iac.model import (
+    EDGE_NETWORK,
+    PROXY_SERVICE,
+    SUBNET_PREFIX,
+    WORKSPACE_PORT,
+    Project,
+    Workspace,
+)
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -165,13 +172,11 @@ def render(
     folder = folder.absolute()
     output = (output or folder / OUTPUT_FOLDER).absolute()
     variables = os.environ if environment is None else environment
-    keys = [Project.EDGE_NETWORK, *(f"ws-{name}" for name in project.workspaces)]
+    keys = [EDGE_NETWORK, *(f"ws-{name}" for name in project.workspaces)]
     subnets = allocate_subnets(project.name, project.network.pool, keys, given_subnets or {})
     running = {f"ws-{workspace.name}" for workspace in project.enabled}
     networks = [
-        NetworkPlace(key, subnets[key])
-        for key in keys
-        if key == Project.EDGE_NETWORK or key in running
+        NetworkPlace(key, subnets[key]) for key in keys if key == EDGE_NETWORK or key in running
     ]
     try:
         return _Renderer(project, folder, output, variables, networks).desired()

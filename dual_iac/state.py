@@ -1,6 +1,6 @@
 """Desired and observed, keyed by the same addresses, so that a plan is a comparison.
 
-Addresses: ``proxy``, ``workspace.<name>``, ``network.<name>`` (``network.edge`` is the
+Addresses: ``proxy``, ``workspace.<name>``, ``network.<name>`` (``network.traefik`` is the
 proxy's), ``route.<name>``.
 
 What a container is made of is compared field by field, so both sides are flat maps of the
@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from dual_iac.model import EDGE_NETWORK, PROXY_SERVICE
 
 PROXY = "proxy"
 
@@ -29,8 +31,11 @@ def workspace_address(name: str) -> str:
 
 
 def network_address(key: str) -> str:
-    """The address of a network, from its key in the compose file (``ws-main``, ``edge``)."""
-    return f"network.{key.removeprefix('ws-')}"
+    """The address of a network, from its key in the compose file (``ws-main``, ``edge``).
+
+    The proxy's goes by the one name that no workspace can have: a workspace may be named edge.
+    """
+    return f"network.{PROXY_SERVICE if key == EDGE_NETWORK else key.removeprefix('ws-')}"
 
 
 def route_address(name: str) -> str:

@@ -99,7 +99,7 @@ def desired(**parts: Any) -> Desired:
             "workspace.b": container("b"),
         },
         "networks": {
-            "network.edge": DesiredNetwork("edge", "10.0.0.0/29"),
+            "network.traefik": DesiredNetwork("edge", "10.0.0.0/29"),
             "network.a": DesiredNetwork("ws-a", "10.0.0.8/29"),
             "network.b": DesiredNetwork("ws-b", "10.0.0.16/29"),
         },
@@ -119,7 +119,7 @@ def observed(**parts: Any) -> Observed:
         "networks": {
             f"network.{name}": ObservedNetwork(f"id-{key}", f"shop_{key}", key, subnet)
             for name, key, subnet in (
-                ("edge", "edge", "10.0.0.0/29"),
+                ("traefik", "edge", "10.0.0.0/29"),
                 ("a", "ws-a", "10.0.0.8/29"),
                 ("b", "ws-b", "10.0.0.16/29"),
             )
@@ -162,7 +162,7 @@ def test_nothing_to_do() -> None:
         "workspace.b",
         "network.a",
         "network.b",
-        "network.edge",
+        "network.traefik",
         "route.a",
         "route.b",
     )
@@ -180,7 +180,7 @@ def test_from_nothing() -> None:
         "workspace.b",
         "network.a",
         "network.b",
-        "network.edge",
+        "network.traefik",
         "route.a",
         "route.b",
     ]
@@ -195,7 +195,7 @@ def test_to_nothing() -> None:
     plan = make_plan(nothing, replace(observed(), files=files))
     assert {change.action for change in plan.changes} == {Action.DELETE}
     assert plan.addresses("workspace", Action.DELETE) == ("a", "b")
-    assert plan.addresses("network", Action.DELETE) == ("a", "b", "edge")
+    assert plan.addresses("network", Action.DELETE) == ("a", "b", "traefik")
     assert plan.addresses("route", Action.DELETE) == ("a", "b")
     assert plan.addresses("proxy", Action.DELETE) == ("",)
 
@@ -467,9 +467,9 @@ def test_a_subnet_that_changes_around_an_address_does_too() -> None:
             "delete network.old\n  declared: True -> False",
         ),
         (
-            {"network.edge": DesiredNetwork("edge", "10.1.0.0/29")},
+            {"network.traefik": DesiredNetwork("edge", "10.1.0.0/29")},
             {},
-            "replace network.edge\n  subnet: 10.0.0.0/29 -> 10.1.0.0/29",
+            "replace network.traefik\n  subnet: 10.0.0.0/29 -> 10.1.0.0/29",
         ),
     ],
 )

@@ -257,7 +257,9 @@ def test_the_edge_network_sorts_before_every_workspaces() -> None:
 def test_networks_and_their_addresses() -> None:
     desired = rendered(FULL)
     found = compose(desired)
-    assert list(desired.networks) == [f"network.{n}" for n in ("edge", "bare", "feat-auth", "main")]
+    assert list(desired.networks) == [
+        f"network.{n}" for n in ("traefik", "bare", "feat-auth", "main")
+    ]
     for network in desired.networks.values():
         subnet = ipaddress.IPv4Network(network.subnet)
         [config] = found["networks"][network.key]["ipam"]["config"]

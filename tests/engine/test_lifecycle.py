@@ -320,3 +320,19 @@ def test_variables_mean_to_dual_what_they_mean_to_compose(live: LiveProject) -> 
     assert env["SINGLE"] == "$AROUND ${AROUND}"
     assert env["D"] == "$x from outside $HOME"
     assert "NOT_SET" not in env
+
+
+def test_names_that_could_mean_something_else(live: LiveProject) -> None:
+    names = ("0", "127", "a--b", "edge", "localhost", "no", "proxy", "zz", "x" * 63)
+    live.write(
+        f"defaults: {{image: '{LAB_IMAGE}', source: {{path: .}}, command: python3 server.py}}\n"
+        "workspaces:\n" + "".join(f'  "{name}": {{}}\n' for name in names)
+    )
+    live.apply()
+    for name in names:
+        assert live.body(f"{name}.localhost").split() == [name]
+    assert live.plan()["changes"] == []
+    live.declare("edge")
+    live.apply()
+    assert live.body("edge.localhost").split() == ["edge"]
+    assert live.plan()["changes"] == []
