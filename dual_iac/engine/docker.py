@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
-
-from python_on_whales import DockerClient, DockerException
-from python_on_whales.client_config import ClientNotFoundError
+from typing import TYPE_CHECKING, Any, Literal
 
 from dual_iac.engine.errors import engine_error
 from dual_iac.engine.observe import DockerCommand, observe
 from dual_iac.render import COMPOSE_FILE
 from dual_iac.state import PROXY, Observed, ObservedContainer, ObservedNetwork
+
+if TYPE_CHECKING:
+    from python_on_whales import DockerClient
 
 OnProgress = Callable[[str, str], None]
 """Called with a service's or an image's name and what happens to it."""
@@ -48,8 +48,12 @@ class DockerEngine:
         # Compose tells its progress as JSON; without this, as lines for a terminal.
         os.environ["COMPOSE_PROGRESS"] = "json"
 
+    # python-on-whales takes longer to import than most commands take to run: only where needed.
+
     @cached_property
     def client(self) -> DockerClient:
+        from python_on_whales import DockerClient
+
         variables = self.output.parent / ".env"
         return DockerClient(
             context=self.context,
@@ -60,6 +64,8 @@ class DockerEngine:
     @cached_property
     def named_client(self) -> DockerClient:
         """For what goes by the project's name alone, with or without a rendered file."""
+        from python_on_whales import DockerClient
+
         return DockerClient(context=self.context, compose_project_name=self.project)
 
     def observe(self, images: Iterable[str] = ()) -> Observed:
@@ -163,6 +169,8 @@ class DockerEngine:
 
         None where that can't be told: the image has no cat, or the container doesn't run.
         """
+        from python_on_whales import DockerException
+
         try:
             tables = self.client.container.execute(
                 container, ["cat", "/proc/net/tcp", "/proc/net/tcp6"]
@@ -215,6 +223,9 @@ def parse_listeners(tables: str) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def _errors() -> Iterator[None]:
+    from python_on_whales import DockerException
+    from python_on_whales.client_config import ClientNotFoundError
+
     try:
         yield
     except ClientNotFoundError:
