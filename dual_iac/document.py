@@ -87,14 +87,14 @@ class Node:
 def merged(under: Node | None, over: Node) -> Node:
     """``over`` with what it leaves open taken from ``under``; every part keeps its position.
 
-    Maps merge, texts and lists replace. A key with nothing after it leaves a map of ``under``
-    as it is; ``~`` takes it back.
+    Maps merge, texts and lists replace. A key with nothing after it says nothing; ``~`` takes
+    back what ``under`` says.
     """
-    if under is None or not isinstance(under.value, dict):
+    if under is None or over.taken_back:
         return over
-    if over.value is None and not over.taken_back:
-        value = under.value
-    elif isinstance(over.value, dict):
+    if over.value is None:
+        return replace(under, key_line=over.key_line, key_column=over.key_column)
+    if isinstance(under.value, dict) and isinstance(over.value, dict):
         value = {**under.value}
         for key, node in over.value.items():
             value[key] = merged(under.value.get(key), node)

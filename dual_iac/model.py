@@ -273,8 +273,8 @@ ProjectName = Annotated[PlainText, AfterValidator(_project_name)]
 HostName = Annotated[PlainText, AfterValidator(_host_name)]
 Port = Annotated[
     int,
-    BeforeValidator(lambda value: _literal(value) if isinstance(value, str) else value),
     Field(ge=1, le=65535),
+    BeforeValidator(lambda value: _literal(value) if isinstance(value, str) else value),
 ]
 Duration = Annotated[
     timedelta,
@@ -298,6 +298,7 @@ Size = Annotated[
     AfterValidator(
         _pattern(r"(?ai)\d+(\.\d+)?\s?([kmgt]i?)?b?", "a size", mend="write it like 512m or 1g")
     ),
+    WithJsonSchema({"type": ["string", "integer"]}),
 ]
 User = Annotated[
     Text,

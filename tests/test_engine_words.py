@@ -7,7 +7,7 @@ import pytest
 from dual_iac.engine.docker import compose_events, parse_listeners
 from dual_iac.engine.errors import engine_error, said
 from dual_iac.errors import DualError, EngineUnreachableError
-from dual_iac.view.status import format_bytes
+from dual_iac.view import format_bytes
 
 
 @pytest.mark.parametrize(

@@ -670,7 +670,7 @@ def test_a_template_of_the_users_own_wins(tmp_path: Path) -> None:
 
 def test_other_configuration_for_traefik_needs_another_proxy(tmp_path: Path) -> None:
     name = "traefik/traefik.yaml.j2"
-    override(tmp_path, name, shipped(name).replace("level: WARN", "level: DEBUG"))
+    override(tmp_path, name, shipped(name).replace("level: ERROR", "level: DEBUG"))
     before, after = one("", tmp_path / "elsewhere"), one("", tmp_path)
     assert hashes(before)["proxy"] != hashes(after)["proxy"]
     assert hashes(before)["workspace.a"] == hashes(after)["workspace.a"]

@@ -95,7 +95,9 @@ def options(
     format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TEXT,
     version: Annotated[  # noqa: ARG001 - typer runs it through the callback
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     current.file, current.context, current.format = file, context, format_
@@ -106,7 +108,10 @@ FormatOption = Annotated[
 ]
 """For commands that print data, where people expect the option after the command, too."""
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME", help="Workspaces. Default: all.", show_default=False),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Don't ask.")]
 

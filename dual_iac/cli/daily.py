@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _WATCH_SECONDS = 2.0
 
-Requires = Annotated[list[str], typer.Argument(metavar="NAME...", show_default=False)]
+Requires = Annotated[list[str], typer.Argument(metavar="NAME", show_default=False)]
 
 
 @app.command()
@@ -45,7 +45,7 @@ def status(
     format_: FormatOption = None,
 ) -> None:
     """Show what each workspace does, and where it answers."""
-    from dual_iac.view import console, print_json
+    from dual_iac.view import console, print_json, print_table
     from dual_iac.view.status import status_data, status_table
 
     set_format(format_)
@@ -74,7 +74,7 @@ def status(
                 time.sleep(_WATCH_SECONDS)
                 live.update(status_table(measured(look())), refresh=True)
     else:
-        console().print(status_table(measured(look())))
+        print_table(status_table(measured(look())))
 
 
 def _status(
@@ -123,7 +123,7 @@ def _with_usage(engine: DockerEngine, rows: list[WorkspaceStatus]) -> list[Works
 @app.command(name="exec", context_settings={"allow_interspersed_args": False})
 def execute(
     name: Name,
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", show_default=False)],
+    command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
     env: Annotated[
         list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set a variable.")
     ] = None,
@@ -198,9 +198,16 @@ def _running(name: str) -> tuple[DockerCommand, ObservedContainer]:
         raise DualError(
             f"Workspace {name} does not run",
             why=f"its container is {found.state}" if found else "it has no container",
-            mend=f"dual start {name}" if found else "dual apply",
+            mend=_mend(project, name, found),
         )
     return docker, found
+
+
+def _mend(project: Project, name: str, found: ObservedContainer | None) -> str:
+    """How to get a workspace to run."""
+    if name in project.workspaces and not project.workspaces[name].enabled:
+        return f"it is declared, but not enabled: remove enabled: false of {name}, then dual apply"
+    return f"dual start {name}" if found else "dual apply"
 
 
 @app.command()
@@ -267,7 +274,8 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
     engine = place.engine(project)
     found = {container.service for container in engine.observe().containers.values()}
     if missing := [name for name in services if name not in found]:
-        raise DualError(f"No container to {action}: {', '.join(missing)}", mend="dual apply")
+        mend = _mend(project, missing[0], None)
+        raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
     workspaces = [project.workspaces[name] for name in services if name in project.workspaces]
     with Progress() as progress:
         for name in services:
@@ -282,19 +290,23 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
 
 
 @app.command()
-def url(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) -> None:
+def url(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", show_default=False)] = None,
+    format_: FormatOption = None,
+) -> None:
     """Print the URL of a workspace, or of all."""
     from dual_iac.view import console, print_json
     from dual_iac.view.ready import urls_text
 
+    set_format(format_)
     project = here().load()
-    workspaces = chosen(project, [name] if name else None)
+    workspaces = chosen(project, [name]) if name else project.enabled
     if current.json:
         print_json({workspace.name: project.url(workspace) for workspace in workspaces})
     elif name:
         print(project.url(workspaces[0]))
     else:
-        console().print(urls_text(project, [w for w in workspaces if w.enabled]))
+        console().print(urls_text(project, workspaces))
 
 
 @app.command(name="open")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import typer
 
 from dual_iac.cli.app import FormatOption, app, current, here, set_format
-from dual_iac.errors import EngineUnreachableError, UsageError
+from dual_iac.errors import EngineUnreachableError, SpecError, UsageError
 
 
 @app.command()
@@ -19,18 +19,21 @@ def doctor(format_: FormatOption = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from dual_iac.engine.doctor import Level, examine
+    from dual_iac.engine.doctor import Finding, Level, examine
     from dual_iac.engine.observe import DockerCommand
-    from dual_iac.view import console, print_json
+    from dual_iac.view import print_json, print_table
 
     set_format(format_)
+    # With no dual.yaml, or a broken one, the machine can be looked at all the same.
+    project, findings = None, []
     try:
         project = here().load()
     except UsageError:
         if current.file:
             raise
-        project = None  # no dual.yaml yet: the machine can be looked at all the same
-    findings = list(examine(DockerCommand(current.context), project))
+    except SpecError as error:
+        findings.append(Finding("dual.yaml", Level.FAILED, error.summary, "see dual validate"))
+    findings += examine(DockerCommand(current.context), project)
     if current.json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:
@@ -42,7 +45,7 @@ def doctor(format_: FormatOption = None) -> None:
                 Text(finding.check, "bold"),
                 Text(f"{finding.found}\n→ {finding.mend}" if finding.mend else finding.found),
             )
-        console().print(table)
+        print_table(table)
     failed = {finding.check for finding in findings if finding.level is Level.FAILED}
     if {"docker command", "engine", "compose"} & failed:
         raise typer.Exit(EngineUnreachableError.exit_code)

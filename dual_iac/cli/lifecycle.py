@@ -89,7 +89,7 @@ def apply(
     observed = engine.observe({c.image for c in desired.containers.values()})
     planned = make_plan(desired, observed)
     if planned and not approved(planned, yes=yes):
-        raise typer.Exit(1)
+        raise declined()
     with Progress() as progress:
         if planned:
             apply_plan(planned, desired, observed, engine, place.output, progress)
@@ -105,6 +105,14 @@ def approved(planned: Plan, *, yes: bool) -> bool:
     if not current.json:
         console(stderr=True).print(plan_text(planned))
     return confirm("Apply it?", yes=yes, command="dual apply")
+
+
+def declined() -> typer.Exit:
+    """What to raise after a no."""
+    from dual_iac.view import console
+
+    console(stderr=True).print("Nothing was changed.")
+    return typer.Exit(1)
 
 
 def report(project: Project, planned: Plan, failed: Sequence[NotReady]) -> None:
@@ -180,7 +188,7 @@ def destroy(
     for volume in doomed:
         console(stderr=True).print(f"- volume {volume} and what is in it")
     if not confirm("Destroy this?", yes=yes, command="dual destroy"):
-        raise typer.Exit(1)
+        raise declined()
     with Progress() as progress:
         if names:
             engine.take_down(containers.values(), networks, observed, progress)

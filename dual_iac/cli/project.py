@@ -60,8 +60,8 @@ def schema() -> None:
     print_json(
         {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": "dual.yaml",
             **Spec.model_json_schema(),
+            "title": "dual.yaml",
         }
     )
 

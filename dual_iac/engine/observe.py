@@ -34,6 +34,7 @@ from dual_iac.state import (
 _PROJECT = "com.docker.compose.project"
 _SERVICE = "com.docker.compose.service"
 _NETWORK = "com.docker.compose.network"
+_FOLDER = "com.docker.compose.project.working_dir"
 _ONE_OFF = "com.docker.compose.oneoff"
 
 # Docker Desktop shows a host path as its virtual machine sees it.
@@ -74,6 +75,8 @@ def observe(
     network_ids = docker.run("network", "ls", "--quiet", "--no-trunc", "--filter", label).split()
     inspected = _inspect(docker, "inspect", [*container_ids, *network_ids])
     _refuse_foreign(inspected, project)
+    if output:
+        _refuse_other_checkout(inspected, project, output)
     containers = {}
     networks = {}
     wanted = set(images)
@@ -115,6 +118,25 @@ def _refuse_foreign(inspected: Iterable[Any], project: str) -> None:
             why=f"it has {', '.join(sorted(foreign))}; dual leaves them alone",
             mend="give another name as project: in dual.yaml, or take that project down yourself",
         )
+
+
+def _refuse_other_checkout(inspected: Iterable[Any], project: str, output: Path) -> None:
+    """A second clone, or a git worktree, must not take over what runs from the first one.
+
+    A folder that isn't there any more has no claim: the project was moved.
+    """
+    for data in inspected:
+        labels = (data.get("Config") or {}).get("Labels") or {}
+        folder = labels.get(_FOLDER)
+        if not folder or not (Path(folder) / COMPOSE_FILE).is_file():
+            continue
+        if os.path.realpath(folder) != os.path.realpath(output):
+            raise DualError(
+                f"Project {project} runs from another folder",
+                why=f"it was applied from {Path(folder).parent}",
+                mend="give this copy a project: and a proxy.http of its own, work in that folder, "
+                "or run dual destroy there first",
+            )
 
 
 def _inspect(docker: DockerCommand, command: str, arguments: Sequence[str]) -> list[Any]:

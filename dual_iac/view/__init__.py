@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 # Text that is piped somewhere has no width to fit into.
 _UNBOUNDED = 1000
@@ -31,3 +32,24 @@ def console(*, stderr: bool = False) -> Console:
 def print_json(data: Any) -> None:
     json.dump(data, sys.stdout, indent=2, default=str)
     sys.stdout.write("\n")
+
+
+def print_table(table: Table) -> None:
+    """A table, without the blanks that pad its last column."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(table)
+        return
+    with screen.capture() as capture:
+        screen.print(table)
+    for line in capture.get().splitlines():
+        print(line.rstrip())
+
+
+def format_bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

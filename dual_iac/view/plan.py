@@ -7,6 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from dual_iac.plan import Action, Change, Plan
+from dual_iac.view import format_bytes
 
 FORMAT_VERSION = 1
 
@@ -37,7 +38,8 @@ def plan_text(plan: Plan) -> Text:
         if change.action not in (Action.CREATE, Action.DELETE):
             for reason in change.reasons:
                 text.append(f"      {reason.field}: ", "cyan")
-                text.append(f"{_value(reason.before)} → {_value(reason.after)}\n")
+                before, after = (_value(reason.field, v) for v in (reason.before, reason.after))
+                text.append(f"{before} → {after}\n")
     parts = [f"{plan.summary[a.value]} {_DONE[a]}" for a in Action if plan.summary[a.value]]
     text.append("Plan: ", "bold")
     text.append(f"{', '.join(parts) or 'no changes'}; {len(plan.untouched)} untouched.")
@@ -52,9 +54,13 @@ def _note(change: Change) -> str:
     return ""
 
 
-def _value(value: Any) -> str:
+def _value(field: str, value: Any) -> str:
     if value is None:
         return "(none)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if field == "resources.memory" and isinstance(value, int):
+        return format_bytes(value)
     if isinstance(value, tuple | list):
         return " ".join(map(str, value))
     return str(value)

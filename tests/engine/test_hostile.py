@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import threading
 
-from tests.engine.conftest import LAB_IMAGE, LiveProject, docker
+import pytest
+
+from tests.engine.conftest import DUAL, LAB_IMAGE, LiveProject, docker, run
 
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
 
@@ -174,3 +177,39 @@ def test_somebody_elses_project_of_the_same_name(live: LiveProject) -> None:
         assert f"The project name {live.name} is taken" in done.stderr
     assert live.leftovers()["containers"] == theirs[:12]
     assert docker("inspect", "--format", "{{.State.Status}}", theirs) == "running"
+
+
+def test_a_second_checkout_does_not_take_the_first_ones_over(
+    live: LiveProject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    live.declare("one")
+    live.apply()
+    before = live.identity("one")
+    copy = tmp_path_factory.mktemp("copy")
+    for name in ("dual.yaml", "server.py"):
+        shutil.copy(live.folder / name, copy / name)
+    for command in (("plan",), ("apply", "-y"), ("destroy", "-y")):
+        done = run(*DUAL, *command, cwd=copy)
+        assert done.code == 1, (command, done)
+        assert f"it was applied from {live.folder}" in done.stderr
+    assert live.identity("one") == before
+    # A folder that was moved, though, takes its project along.
+    moved = live.folder.rename(live.folder.with_name("moved"))
+    live.folder = moved
+    live.apply()
+    assert live.plan()["changes"] == []
+
+
+def test_a_disabled_workspace_says_so(live: LiveProject) -> None:
+    live.declare("one", extra="  two: {enabled: false}\n")
+    done = live.dual("exec", "two", "--", "true")
+    assert done.code == 1, done
+    assert "remove enabled: false of two" in done.stderr
+
+
+def test_doctor_looks_at_the_machine_whatever_the_spec_says(live: LiveProject) -> None:
+    (live.folder / "dual.yaml").write_text("version: 1\n")
+    done = live.dual("doctor")
+    assert done.code == 1, done
+    assert "see dual validate" in done.stdout
+    assert "engine" in done.stdout
