@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from dual_iac.errors import DualError
+from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.model import PROXY_SERVICE
 from dual_iac.plan import Action, Change, Plan
 from dual_iac.render import ROUTES_FOLDER
@@ -54,13 +54,42 @@ def apply_plan(
     engine: Engine,
     output: Path,
     progress: OnProgress,
-) -> None:
-    """Make it so. Raises :class:`DualError` at the first step that the engine refuses."""
+) -> dict[str, DualError]:
+    """Make it so; return the workspaces that the engine refused to start, and why.
+
+    One workspace's failure leaves the others applied. Raises :class:`DualError` where all
+    depend on what failed: an image, a file, a network, the proxy.
+    """
     pull_missing(plan, desired, observed, engine, progress)
     write_files(desired.files, output)
     _remove(plan, observed, engine, progress)
-    _bring_up(plan, desired, engine, progress)
+    failed = _bring_up(plan, desired, engine, progress)
     _attach(plan, desired, engine)
+    if PROXY_SERVICE in failed:
+        raise failed[PROXY_SERVICE]
+    return failed
+
+
+def check_untouched(plan: Plan, before: Observed, after: Observed) -> None:
+    """Whoever the plan leaves out must have kept container and start time.
+
+    A guard, not a hope: raises :class:`DualError` that names who did not.
+    """
+    touched = []
+    for address in plan.untouched:
+        was, now = before.containers.get(address), after.containers.get(address)
+        if was and (now is None or (was.id, was.started_at) != (now.id, now.started_at)):
+            touched.append(f"{address}: {_life(was)} before, {_life(now) if now else 'gone'} now")
+    if touched:
+        raise DualError(
+            "Containers changed that the plan had left out",
+            why="\n".join(touched),
+            mend="if nobody else restarted or replaced them meanwhile, please report this",
+        )
+
+
+def _life(container: ObservedContainer) -> str:
+    return f"{container.id[:12]} started {container.started_at}"
 
 
 def pull_missing(
@@ -119,6 +148,8 @@ def write_files(files: Mapping[str, str], output: Path) -> list[str]:
                 _replace(output / name, files[name])
             else:
                 (output / name).unlink()
+        for path in (output / "traefik", output / ROUTES_FOLDER, *(output / n for n in files)):
+            _readable(path)
     except OSError as error:
         raise DualError(
             f"The rendered project can't be written to {output}",
@@ -126,6 +157,14 @@ def write_files(files: Mapping[str, str], output: Path) -> list[str]:
             mend="make the folder writable, or free space",
         ) from error
     return changed
+
+
+def _readable(path: Path) -> None:
+    """Traefik reads them as a user of its own, whatever the umask here, or of a git checkout."""
+    mode = path.stat().st_mode
+    wanted = mode | (0o055 if path.is_dir() else 0o044)
+    if wanted != mode:
+        path.chmod(wanted)
 
 
 def _holds(path: Path, text: str) -> bool:
@@ -144,7 +183,6 @@ def _replace(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        # Traefik reads them as a user of its own, whatever the umask here.
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
@@ -163,14 +201,37 @@ def _remove(plan: Plan, observed: Observed, engine: Engine, progress: OnProgress
         engine.take_down(containers, networks, observed, progress)
 
 
-def _bring_up(plan: Plan, desired: Desired, engine: Engine, progress: OnProgress) -> None:
+def _bring_up(
+    plan: Plan, desired: Desired, engine: Engine, progress: OnProgress
+) -> dict[str, DualError]:
+    failed: dict[str, DualError] = {}
     for actions, recreate in (
         ((Action.REPLACE,), True),
         ((Action.CREATE, Action.START), False),
     ):
         services = _services(plan, desired, actions)
         if services:
-            engine.up(services, recreate=recreate, progress=progress)
+            failed |= _up(services, recreate, engine, progress)
+    return failed
+
+
+def _up(
+    services: list[str], recreate: bool, engine: Engine, progress: OnProgress
+) -> dict[str, DualError]:
+    """All at once, which is quick; where that fails, one by one, to tell who is to blame."""
+    try:
+        engine.up(services, recreate=recreate, progress=progress)
+    except EngineUnreachableError:
+        raise
+    except DualError as error:
+        if len(services) == 1:
+            progress(services[0], "failed")
+            return {services[0]: error}
+        failed: dict[str, DualError] = {}
+        for service in services:
+            failed |= _up([service], recreate, engine, progress)
+        return failed
+    return {}
 
 
 def _services(plan: Plan, desired: Desired, actions: Iterable[Action]) -> list[str]:

@@ -103,6 +103,8 @@ def test_a_command_that_is_not_there(live: LiveProject) -> None:
     assert done.code == 1, done
     assert "nosuchcommand" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "1 of 2 workspaces answer" in done.stderr
+    assert live.ask("good.localhost").is_from("good")
 
 
 def test_nothing_listens(live: LiveProject) -> None:
@@ -213,3 +215,11 @@ def test_doctor_looks_at_the_machine_whatever_the_spec_says(live: LiveProject) -
     assert done.code == 1, done
     assert "see dual validate" in done.stdout
     assert "engine" in done.stdout
+
+
+def test_a_private_umask_hides_nothing_from_traefik(live: LiveProject) -> None:
+    live.declare("one")
+    umask = ["sh", "-c", 'umask 077; exec "$@"', "sh"]
+    done = run(*umask, *DUAL, "apply", "-y", cwd=live.folder)
+    assert done.code == 0, done
+    assert live.ask("one.localhost").is_from("one")
