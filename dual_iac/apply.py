@@ -43,6 +43,7 @@ class Engine(Protocol):
         observed: Observed,
         progress: OnProgress,
     ) -> None: ...
+    def unpause(self, container: str) -> None: ...
     def connect(self, network: str, container: str, address: str) -> None: ...
     def disconnect(self, network: str, container: str) -> None: ...
 
@@ -63,8 +64,8 @@ def apply_plan(
     pull_missing(plan, desired, observed, engine, progress)
     write_files(desired.files, output)
     _remove(plan, observed, engine, progress)
-    failed = _bring_up(plan, desired, engine, progress)
-    _attach(plan, desired, engine)
+    failed = _bring_up(plan, desired, observed, engine, progress)
+    _attach(plan, desired, observed, engine)
     if PROXY_SERVICE in failed:
         raise failed[PROXY_SERVICE]
     return failed
@@ -202,9 +203,14 @@ def _remove(plan: Plan, observed: Observed, engine: Engine, progress: OnProgress
 
 
 def _bring_up(
-    plan: Plan, desired: Desired, engine: Engine, progress: OnProgress
+    plan: Plan, desired: Desired, observed: Observed, engine: Engine, progress: OnProgress
 ) -> dict[str, DualError]:
     failed: dict[str, DualError] = {}
+    for change in plan.changes:
+        # Compose starts what has ended, and doesn't wake what is paused.
+        found = observed.containers.get(change.address)
+        if change.action is Action.START and found and found.state == "paused":
+            engine.unpause(found.id)
     for actions, recreate in (
         ((Action.REPLACE,), True),
         ((Action.CREATE, Action.START), False),
@@ -242,9 +248,8 @@ def _services(plan: Plan, desired: Desired, actions: Iterable[Action]) -> list[s
     ]
 
 
-def _attach(plan: Plan, desired: Desired, engine: Engine) -> None:
+def _attach(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> None:
     """Networks of a proxy that stays: attached live, so that it never restarts for them."""
-    container = f"{desired.project}-{PROXY_SERVICE}-1"
     gone = set(plan.addresses("network", Action.REPLACE, Action.DELETE))
     for change in plan.changes:
         if change.address != PROXY or change.action not in (Action.UPDATE, Action.START):
@@ -253,9 +258,9 @@ def _attach(plan: Plan, desired: Desired, engine: Engine) -> None:
             ours = key.startswith("ws-")
             network = f"{desired.project}_{key}" if ours else key
             if before is not None and not (ours and key.removeprefix("ws-") in gone):
-                engine.disconnect(network, container)
+                engine.disconnect(network, observed.containers[PROXY].id)
             if after is not None:
-                engine.connect(network, container, after)
+                engine.connect(network, observed.containers[PROXY].id, after)
 
 
 def _network_reasons(change: Change) -> list[tuple[str, str | None, str | None]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ def size_in_bytes(text: str) -> int:
     if match is None:
         raise ValueError(f"not a size: {text!r}")
     return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
+
+
+def capabilities(names: Iterable[str] | None) -> tuple[str, ...]:
+    """Capabilities as Docker compares them: ``NET_ADMIN`` and ``CAP_NET_ADMIN`` are one."""
+    return tuple(sorted(name.upper().removeprefix("CAP_") for name in names or ()))
 
 
 def desired_fields(
@@ -57,9 +62,11 @@ def desired_fields(
     for key in ("init", "read_only", "privileged"):
         if definition.get(key):
             fields[key] = True
-    for key in ("cap_add", "cap_drop", "security_opt"):
+    for key in ("cap_add", "cap_drop"):
         if definition.get(key):
-            fields[key] = tuple(sorted(definition[key]))
+            fields[key] = capabilities(definition[key])
+    if definition.get("security_opt"):
+        fields["security_opt"] = tuple(sorted(definition["security_opt"]))
 
     if "cpus" in definition:
         fields["resources.cpus"] = float(read("resources.cpus", definition["cpus"]))

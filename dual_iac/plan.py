@@ -156,6 +156,8 @@ def _differences(
 ) -> Iterable[Reason]:
     """Field by field; what the spec leaves open is expected to be what the image says."""
     image = observed.images.get(wanted.image)
+    if image is None and wanted.image == found.image:
+        image = observed.images.get(found.image_id)  # its name is gone, it is not
     inherited: Fields = image.fields if image else {}
     for field in sorted({*wanted.fields, *found.fields}):
         after = wanted.fields.get(field, inherited.get(field))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import pairwise
 
 import typer
 
 from dual_iac.cli import daily, doctor, lifecycle, project  # noqa: F401 - they add commands
-from dual_iac.cli.app import app, current
+from dual_iac.cli.app import Format, app, current
 from dual_iac.errors import DualError, UsageError
 
 INTERRUPTED = 130
@@ -27,14 +28,15 @@ def main() -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """As :func:`main`, but returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    # Before the options are parsed: an error in them is JSON, too, where JSON was asked for.
+    wants_json = "--format=json" in given or ("--format", "json") in pairwise(given)
+    current.format = Format.JSON if wants_json else Format.TEXT
     try:
         code = app(args=arguments, prog_name="dual", standalone_mode=False)
         sys.stdout.flush()
     except DualError as error:
-        from dual_iac.view.errors import show_error
-
-        show_error(error, as_json=current.json)
-        return error.exit_code
+        return _fail(error)
     except _TyperUsageError as error:
         return _usage(error)
     except (typer.Abort, KeyboardInterrupt):
@@ -44,7 +46,16 @@ def run(arguments: list[str] | None = None) -> int:
         # Whoever read our output has gone: nothing is wrong, and nothing more is to be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(DualError(f"{error.filename or 'Output'}: {error.strerror}"))
     return code if isinstance(code, int) else 0
+
+
+def _fail(error: DualError) -> int:
+    from dual_iac.view.errors import show_error
+
+    show_error(error, as_json=current.json)
+    return error.exit_code
 
 
 def _usage(error: Exception) -> int:

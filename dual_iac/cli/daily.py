@@ -62,7 +62,7 @@ def status(
 
     if current.json:
         print_json(status_data(project.name, measured(look())))
-    elif sys.stdout.isatty():
+    elif sys.stdout is not None and sys.stdout.isatty():
         from rich.live import Live
 
         # The table is there at once, and CPU and memory come in when they are known.
@@ -225,7 +225,9 @@ def logs(
 
     project = here().load()
     services = _services(project, names or ())
-    argv = [*DockerCommand(current.context).argv, "compose", "-p", project.name, "logs"]
+    docker = DockerCommand(current.context)
+    docker.run("version", "--format", "{{.Server.Version}}")  # fails as any command does
+    argv = [*docker.argv, "compose", "-p", project.name, "logs"]
     argv += ["--follow"] if follow else []
     argv += ["--tail", str(tail)] if tail is not None else []
     raise typer.Exit(foreground.run([*argv, *services]))

@@ -159,14 +159,16 @@ def destroy(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="Delete the volumes and what is in them, too.")
     ] = False,
+    format_: FormatOption = None,
 ) -> None:
     """Take the project down, or only some workspaces.
 
     Volumes stay, unless --volumes is given.
     """
-    from dual_iac.view import console
+    from dual_iac.view import console, print_json
     from dual_iac.view.progress import Progress
 
+    set_format(format_)
     place = here()
     project = place.load()
     workspaces = chosen(project, names)
@@ -183,10 +185,18 @@ def destroy(
     networks = [
         network
         for network in observed.networks.values()
-        if not names or network.key.removeprefix("ws-") in selected
+        if not names or network.key in {f"ws-{name}" for name in names}
     ]
+    outcome = {
+        "project": project.name,
+        "destroyed": list(containers),
+        "volumes": doomed,
+    }
     if not containers and not networks and not doomed:
-        console().print("Nothing to destroy.")
+        if current.json:
+            print_json(outcome)
+        else:
+            console().print("Nothing to destroy.")
         return
     for address in containers:
         console(stderr=True).print(f"- {address}")
@@ -200,7 +210,10 @@ def destroy(
         else:
             engine.down(progress)
         engine.remove_volumes(doomed)
-    console().print(_destroyed(containers, doomed, volumes=volumes))
+    if current.json:
+        print_json(outcome)
+    else:
+        console().print(_destroyed(containers, doomed, volumes=volumes))
 
 
 def _destroyed(containers: Any, doomed: Sequence[str], *, volumes: bool) -> str:

@@ -98,6 +98,10 @@ class DockerEngine:
                 self.client.container.stop(list(ids))
                 self.client.container.remove(list(ids), force=True)
 
+    def unpause(self, container: str) -> None:
+        with _errors():
+            self.client.container.unpause(container)
+
     def connect(self, network: str, container: str, address: str) -> None:
         with _errors():
             self.client.network.connect(network, container, ip=address)

@@ -10,7 +10,7 @@ from dual_iac.errors import DualError, EngineUnreachableError
 _UNREACHABLE = re.compile(
     r"cannot connect to the docker daemon|error during connect|failed to connect to the docker"
     r"|is the docker daemon running|connection refused.*docker|docker daemon is not running"
-    r"|context .* (not found|does not exist)|connect: no such file",
+    r"|connect: no such file",
     re.IGNORECASE,
 )
 _PORT_TAKEN = re.compile(
@@ -52,6 +52,12 @@ def engine_error(output: str) -> DualError:
             "You may not talk to the Docker engine",
             why=why,
             mend="add yourself to the docker group, or use rootless Docker; dual doctor says more",
+        )
+    if re.search(r"context .*(not found|does not exist)", lower):
+        return EngineUnreachableError(
+            "There is no such Docker context",
+            why=why,
+            mend="docker context ls shows those there are",
         )
     if _UNREACHABLE.search(why):
         return EngineUnreachableError(

@@ -46,7 +46,7 @@ def execute(
 
 
 def stdio_is_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -59,6 +59,8 @@ def run(argv: Sequence[str]) -> int:
         process = subprocess.Popen(
             argv, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         )
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda received, _: process.send_signal(received))
         code = process.wait()
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -15,6 +15,7 @@ from typing import Any
 
 from dual_iac.engine.errors import engine_error
 from dual_iac.errors import DualError
+from dual_iac.fields import capabilities
 from dual_iac.model import PROXY_SERVICE
 from dual_iac.render import COMPOSE_FILE, ROUTES_FOLDER, read_rendered
 from dual_iac.state import (
@@ -80,7 +81,7 @@ def observe(
     containers = {}
     networks = {}
     wanted = set(images)
-    for data in inspected:
+    for data in sorted(inspected, key=_container_number):
         if "HostConfig" in data:
             container = observed_container(data, project)
             if data["Config"]["Labels"].get(_ONE_OFF) != "True":
@@ -89,7 +90,10 @@ def observe(
                     if container.service == PROXY_SERVICE
                     else workspace_address(container.service)
                 )
-                containers[address] = container
+                # Of several containers of one service, those after the first are in excess.
+                containers[f"{address}#{container.name}" if address in containers else address] = (
+                    container
+                )
                 wanted.add(container.image_id)
         else:
             network = observed_network(data)
@@ -146,6 +150,12 @@ def _inspect(docker: DockerCommand, command: str, arguments: Sequence[str]) -> l
     return list(data)
 
 
+def _container_number(data: Mapping[str, Any]) -> int:
+    labels = (data.get("Config") or {}).get("Labels") or {}
+    number = labels.get("com.docker.compose.container-number", "0")
+    return int(number) if number.isdecimal() else 0
+
+
 def read_output(output: Path) -> dict[str, str]:
     """The rendered files that stand in an output directory, by their paths in it."""
     routes = sorted((output / ROUTES_FOLDER).glob("*.yaml"))
@@ -155,7 +165,7 @@ def read_output(output: Path) -> dict[str, str]:
             files[path.relative_to(output).as_posix()] = path.read_text("utf-8")
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except UnicodeDecodeError:
+        except (OSError, UnicodeDecodeError):  # whatever stands there, it is no rendered file
             files[path.relative_to(output).as_posix()] = ""
     return files
 
@@ -197,8 +207,8 @@ def _container_fields(data: Mapping[str, Any], project: str) -> Fields:
         "read_only": host.get("ReadonlyRootfs"),
         "privileged": host.get("Privileged"),
         "pid_mode": host.get("PidMode"),
-        "cap_add": tuple(sorted(host.get("CapAdd") or ())),
-        "cap_drop": tuple(sorted(host.get("CapDrop") or ())),
+        "cap_add": capabilities(host.get("CapAdd")),
+        "cap_drop": capabilities(host.get("CapDrop")),
         "security_opt": tuple(sorted(host.get("SecurityOpt") or ())),
         "resources.cpus": (host.get("NanoCpus") or 0) / 1e9,
         "resources.memory": host.get("Memory"),

@@ -21,7 +21,7 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     return Console(
         file=stream,
-        width=None if stream.isatty() else _UNBOUNDED,
+        width=None if stream is not None and stream.isatty() else _UNBOUNDED,
         highlight=False,
         markup=False,
         emoji=False,

@@ -28,8 +28,9 @@ def not_ready_text(problem: NotReady) -> Text:
     text.append(f"does not answer: {problem.why}\n")
     for line in problem.log:
         text.append(f"    | {line}\n", "dim")
-    text.append("  → ", "cyan")
-    text.append(problem.mend)
+    if problem.mend:
+        text.append("  → ", "cyan")
+        text.append(problem.mend)
     return text
 
 
