@@ -142,6 +142,10 @@ def _container(address: str, desired: Desired, observed: Observed) -> Change | N
             ):
                 reasons.append(Reason(f"networks.{network.key}", held.subnet, network.subnet))
         attachable = False
+    if address == PROXY and found.running and observed.routes_seen != observed.routes_written:
+        # It follows its files no more: their folder was removed and made anew, say.
+        reasons.append(Reason("routes", observed.routes_seen, observed.routes_written))
+        attachable = False
     if reasons and not attachable:
         return Change(address, Action.REPLACE, tuple(reasons))
     if not found.running:

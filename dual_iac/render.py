@@ -49,6 +49,11 @@ except ImportError:  # pragma: no cover - a PyYAML without libyaml, some 10 time
 OUTPUT_FOLDER = "compose"
 COMPOSE_FILE = "compose.yaml"
 ROUTES_FOLDER = "traefik/routes"
+SEEN_FILE = f"{ROUTES_FOLDER}/{PROXY_SERVICE}.yaml"
+"""A route of the proxy's own, that tells which state of all others Traefik has read: a watch
+that died, or a mount of a folder that was removed since, shows in no other way."""
+ROUTES_HOST = "dual.invalid"
+ROUTES_HEADER = "X-Dual-Routes"
 OVERRIDES_FOLDER = ".dual/templates"
 PROXY_PORT = 8000
 """Where Traefik listens inside its container: above 1023, as it holds no capability."""
@@ -219,6 +224,7 @@ class _Renderer:
         for workspace in self.project.workspaces.values():
             if not workspace.enabled:
                 self._volumes(workspace)
+        self.files[SEEN_FILE] = self._seen()
         compose = self.templates.get_template("compose.yaml.j2").render(
             services=services,
             networks=self.networks.values(),
@@ -265,6 +271,16 @@ class _Renderer:
         )
         self.routes[route_address(workspace.name)] = path
         return self._service(workspace_address(workspace.name), workspace.name, text)
+
+    def _seen(self) -> str:
+        routes = "".join(self.files[path] for path in sorted(self.files))
+        return self.templates.get_template("traefik/seen.yaml.j2").render(
+            service=PROXY_SERVICE,
+            host=ROUTES_HOST,
+            rule=f"Host(`{ROUTES_HOST}`)",
+            header=ROUTES_HEADER,
+            digest=hashlib.sha256(routes.encode()).hexdigest()[:_HASH_LENGTH],
+        )
 
     def _volumes(self, workspace: Workspace) -> list[VolumePlace]:
         volumes = [
@@ -393,10 +409,19 @@ def read_rendered(text: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def subnets_of(rendered: Mapping[str, Any]) -> dict[str, str]:
-    """The subnets that a rendered compose file gives to its networks."""
+def routes_written(files: Mapping[str, str]) -> str | None:
+    """Which state of the route files an output folder declares; None if it does not say."""
+    middlewares: Any = read_rendered(files.get(SEEN_FILE, ""))
+    for key in ("http", "middlewares", PROXY_SERVICE, "headers", "customResponseHeaders"):
+        middlewares = middlewares.get(key) if isinstance(middlewares, dict) else None
+    written = middlewares.get(ROUTES_HEADER) if isinstance(middlewares, dict) else None
+    return None if written is None else str(written)
+
+
+def subnets_of(rendered: Mapping[str, Any], project: str) -> dict[str, str]:
+    """The subnets that the rendered compose file of a project gives to its networks."""
     subnets = {}
-    networks = rendered.get("networks")
+    networks = rendered.get("networks") if rendered.get("name") == project else None
     for key, network in networks.items() if isinstance(networks, dict) else ():
         try:
             subnets[str(key)] = str(network["ipam"]["config"][0]["subnet"])

@@ -83,6 +83,10 @@ class Desired:
     networks: Mapping[str, DesiredNetwork]
     routes: Mapping[str, str]
 
+    @property
+    def images(self) -> set[str]:
+        return {container.image for container in self.containers.values()}
+
 
 @dataclass(frozen=True)
 class ObservedContainer:
@@ -131,6 +135,8 @@ class Observed:
 
     ``images`` is keyed by reference and by id. ``files`` maps paths inside the output
     directory to texts; ``rendered`` is what the compose.yaml among them declares.
+    ``routes_written`` is the state of the route files there, ``routes_seen`` the one that a
+    running proxy has read.
     """
 
     containers: Mapping[str, ObservedContainer] = field(default_factory=dict)
@@ -138,6 +144,8 @@ class Observed:
     images: Mapping[str, ObservedImage] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     rendered: Mapping[str, Any] = field(default_factory=dict)
+    routes_written: str | None = None
+    routes_seen: str | None = None
 
     def workspace(self, name: str) -> ObservedContainer | None:
         return self.containers.get(workspace_address(name))

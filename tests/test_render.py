@@ -88,6 +88,7 @@ def test_the_files() -> None:
         "traefik/routes/bare.yaml",
         "traefik/routes/feat-auth.yaml",
         "traefik/routes/main.yaml",
+        "traefik/routes/traefik.yaml",
         "traefik/traefik.yaml",
     ]
 
@@ -347,7 +348,7 @@ def test_a_thousand_workspaces() -> None:
     assert len(desired.containers) == 1001
     assert len({network.subnet for network in desired.networks.values()}) == 1001
     assert len(desired.containers["proxy"].definition["networks"]) == 1001
-    assert len(desired.files) == 1002
+    assert len(desired.files) == 1003
 
 
 # ── paths ───────────────────────────────────────────────────────────────────────────────────
@@ -624,7 +625,7 @@ def test_subnets_given_and_new_never_overlap(keys: set[str], given: dict[str, st
 
 def test_the_rendered_file_is_the_record() -> None:
     before = rendered(FULL)
-    record = subnets_of(read_rendered(before.files["compose.yaml"]))
+    record = subnets_of(read_rendered(before.files["compose.yaml"]), "shop")
     assert record == {network.key: network.subnet for network in before.networks.values()}
     moved = {key: f"10.213.200.{n * 8}/29" for n, key in enumerate(record)}
     after = rendered(FULL, given_subnets=moved)
@@ -634,13 +635,20 @@ def test_the_rendered_file_is_the_record() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "- a", "a: [", "<<<<<<< HEAD\na: b\n", "\0", "a: 2024-99-99", "networks:"),
-        "networks: text",
-        "networks: {a: , b: {ipam: }, c: {ipam: {config: []}}, d: {ipam: {config: [{}]}}}",
+        *("", "- a", "a: [", "<<<<<<< HEAD\na: b\n", "\0", "a: 2024-99-99"),
+        "name: shop\nnetworks:",
+        "name: shop\nnetworks: text",
+        "name: shop\nnetworks: {a: , b: {ipam: }, c: {ipam: {config: []}}, d: {ipam: {config: [{}]}}}",
     ],
 )
 def test_a_file_that_is_no_record(text: str) -> None:
-    assert subnets_of(read_rendered(text)) == {}
+    assert subnets_of(read_rendered(text), "shop") == {}
+
+
+def test_the_record_of_another_project_is_not_this_ones() -> None:
+    record = read_rendered(rendered(FULL).files["compose.yaml"])
+    assert subnets_of(record, "shop")
+    assert subnets_of(record, "other") == {}
 
 
 # ── templates of the user's own ─────────────────────────────────────────────────────────────

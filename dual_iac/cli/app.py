@@ -160,7 +160,7 @@ class Place:
             project,
             self.folder,
             output=output or self.output,
-            given_subnets=subnets_of(self.rendered),
+            given_subnets=subnets_of(self.rendered, project.name),
             environment=environment(self.folder),
         )
 

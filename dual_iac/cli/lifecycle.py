@@ -53,7 +53,7 @@ def plan(
     place = here()
     project = place.load(check_host=True)
     desired = place.render(project)
-    observed = place.engine(project).observe({c.image for c in desired.containers.values()})
+    observed = place.engine(project).observe(desired.images, routes=True)
     planned = make_plan(desired, observed)
     if current.json:
         print_json(plan_data(planned))
@@ -87,7 +87,7 @@ def apply(
     project = place.load(check_host=True)
     desired = place.render(project)
     engine = place.engine(project)
-    observed = engine.observe({c.image for c in desired.containers.values()})
+    observed = engine.observe(desired.images, routes=True)
     planned = make_plan(desired, observed)
     if planned and not approved(planned, yes=yes):
         raise declined()

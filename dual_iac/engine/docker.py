@@ -7,13 +7,14 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dual_iac.engine.errors import engine_error
 from dual_iac.engine.observe import DockerCommand, observe
+from dual_iac.engine.proxy import routes_seen
 from dual_iac.render import COMPOSE_FILE
 from dual_iac.state import PROXY, Observed, ObservedContainer, ObservedNetwork
 
@@ -68,8 +69,13 @@ class DockerEngine:
 
         return DockerClient(context=self.context, compose_project_name=self.project)
 
-    def observe(self, images: Iterable[str] = ()) -> Observed:
-        return observe(self.command, self.project, images, self.output)
+    def observe(self, images: Iterable[str] = (), *, routes: bool = False) -> Observed:
+        """What is; with ``routes``, the proxy is asked, too, which route files it has read."""
+        observed = observe(self.command, self.project, images, self.output)
+        proxy = observed.containers.get(PROXY)
+        if routes and proxy and proxy.running:
+            return replace(observed, routes_seen=routes_seen(observed))
+        return observed
 
     def pull(self, image: str) -> None:
         with _errors():

@@ -17,7 +17,7 @@ from dual_iac.engine.errors import engine_error
 from dual_iac.errors import DualError
 from dual_iac.fields import capabilities
 from dual_iac.model import PROXY_SERVICE
-from dual_iac.render import COMPOSE_FILE, ROUTES_FOLDER, read_rendered
+from dual_iac.render import COMPOSE_FILE, ROUTES_FOLDER, read_rendered, routes_written
 from dual_iac.state import (
     LABEL_HASH,
     LABEL_PROJECT,
@@ -100,12 +100,16 @@ def observe(
             networks[network_address(network.key)] = network
     found = _inspect(docker, "image", ["inspect", *sorted(wanted)] if wanted else [])
     files = read_output(output) if output else {}
+    rendered = read_rendered(files.get(COMPOSE_FILE, ""))
+    if output and rendered.get("name", project) != project:
+        _refuse_shared_output(docker, str(rendered["name"]), project, output)
     return Observed(
         containers=containers,
         networks=networks,
         images=_images_by_name(found, wanted),
         files=files,
-        rendered=read_rendered(files.get(COMPOSE_FILE, "")),
+        rendered=rendered,
+        routes_written=routes_written(files),
     )
 
 
@@ -141,6 +145,20 @@ def _refuse_other_checkout(inspected: Iterable[Any], project: str, output: Path)
                 mend="give this copy a project: and a proxy.http of its own, work in that folder, "
                 "or run dual destroy there first",
             )
+
+
+def _refuse_shared_output(docker: DockerCommand, other: str, project: str, output: Path) -> None:
+    """An output folder that another project still runs from is not this one's to write."""
+    filters = (f"label={_PROJECT}={other}", f"label={_FOLDER}={output}")
+    arguments = [word for each in filters for word in ("--filter", each)]
+    names = docker.run("ps", "--all", "--format", "{{.Names}}", *arguments).split()
+    if names:
+        raise DualError(
+            f"Project {other} still runs from {output}",
+            why=f"rendering {project} there would take its routes away: {', '.join(sorted(names))}",
+            mend=f"take it down first (docker compose -p {other} down keeps its volumes), "
+            f"or put the dual.yaml of {project} into a folder of its own",
+        )
 
 
 def _inspect(docker: DockerCommand, command: str, arguments: Sequence[str]) -> list[Any]:

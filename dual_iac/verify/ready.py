@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,30 +10,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+from dual_iac.engine.proxy import Answer, ask
 from dual_iac.errors import DualError
-from dual_iac.model import WORKSPACE_PORT, Project, Proxy, Workspace
+from dual_iac.model import WORKSPACE_PORT, Project, Workspace
 from dual_iac.state import Observed, ObservedContainer
 
-IDENTITY_HEADER = "X-Dual-Workspace"
 LOG_LINES = 10
 
 _POLL = 0.1  # seconds between questions to a workspace that doesn't answer yet
 _LOOK = 1.0  # seconds between looks at the containers themselves
-_GATEWAY_ERRORS = (502, 503, 504)
+_QUIET = 0.5  # seconds in which an answer is nothing to talk about
 _CRASHES = 3  # restarts after which a command counts as one that can't start
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back through the proxy; ``status`` is 0 where nothing did."""
-
-    status: int
-    workspace: str | None
-    error: str = ""
-
-    def is_from(self, name: str) -> bool:
-        """Whether the workspace itself answered: the proxy's own errors don't count."""
-        return self.workspace == name and self.status not in (0, *_GATEWAY_ERRORS)
+_UNROUTED = 5.0  # seconds after which a proxy without the route won't get it any more
+_GLANCE = 2.0  # seconds that a workspace has to answer when it is only looked at
 
 
 @dataclass(frozen=True)
@@ -52,30 +41,43 @@ class Engine(Protocol):
     def listeners(self, container: str) -> set[tuple[str, int]] | None: ...
 
 
-def ask(proxy: Proxy, host: str, path: str = "/", timeout: float = 5.0) -> Answer:
-    """GET ``path`` of ``host`` from the proxy, wherever the host name would lead."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(proxy.bind, proxy.bind)
-    connection = http.client.HTTPConnection(address, proxy.http, timeout=timeout)
-    try:
-        connection.request(
-            "GET", path, headers={"Host": f"{host}:{proxy.http}", "Connection": "close"}
-        )
-        response = connection.getresponse()
-        return Answer(response.status, response.getheader(IDENTITY_HEADER))
-    except (OSError, http.client.HTTPException) as error:
-        return Answer(0, None, str(error) or type(error).__name__)
-    finally:
-        connection.close()
-
-
 def answers(project: Project, workspaces: Iterable[Workspace]) -> dict[str, Answer]:
     """One question to each workspace, all at once."""
     asked = list(workspaces)
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(
-            lambda w: ask(project.proxy, w.host_names[0], w.ready.path, timeout=2.0), asked
+            lambda w: ask(project.proxy, w.host_names[0], w.ready.path, timeout=_GLANCE), asked
         )
         return {workspace.name: answer for workspace, answer in zip(asked, found, strict=True)}
+
+
+class _Asking(threading.Thread):
+    """Asks one workspace until it answers, or its time is up.
+
+    A question may take all the time there is: a dev server compiles at the first one.
+    """
+
+    def __init__(self, project: Project, workspace: Workspace, timeout: timedelta) -> None:
+        super().__init__(daemon=True)
+        self._proxy = project.proxy
+        self._workspace = workspace
+        self._deadline = time.monotonic() + timeout.total_seconds()
+        self._over = threading.Event()
+        self.answer = Answer(0, None, "not asked yet")
+        self.ready = False
+
+    def run(self) -> None:
+        host, path = self._workspace.host_names[0], self._workspace.ready.path
+        while not self._over.is_set():
+            left = self._deadline - time.monotonic()
+            self.answer = ask(self._proxy, host, path, timeout=max(left, _LOOK))
+            self.ready = self.answer.is_from(self._workspace.name)
+            if self.ready or time.monotonic() >= self._deadline:
+                return
+            self._over.wait(_POLL)
+
+    def give_up(self) -> None:
+        self._over.set()
 
 
 def wait_until_ready(
@@ -89,45 +91,44 @@ def wait_until_ready(
 
     Returns those that don't answer, in the order of their names.
     """
-    started = time.monotonic()
-    pending: dict[str, Workspace] = {w.name: w for w in workspaces}
+    asking = {w.name: _Asking(project, w, timeout or w.ready.timeout) for w in workspaces}
     failed: list[NotReady] = []
-    looked = started
-    while pending:
-        found = answers(project, pending.values())
-        for name, answer in found.items():
-            if answer.is_from(name):
-                progress(name, "ready")
-                del pending[name]
+    started = looked = time.monotonic()
+    for each in asking.values():
+        each.start()
+    while asking:
+        next(iter(asking.values())).join(_POLL)
+        for name in [name for name, each in asking.items() if each.ready]:
+            progress(name, "ready")
+            del asking[name]
         now = time.monotonic()
         late = {
             name
-            for name, workspace in pending.items()
-            if now - started >= (timeout or workspace.ready.timeout).total_seconds()
+            for name, each in asking.items()
+            if (not each.is_alive() and not each.ready)
+            or (each.answer.is_unrouted and now - started > _UNROUTED)
         }
-        if pending and (late or now - looked >= _LOOK):
+        if asking and (late or now - looked >= _LOOK):
             looked = now
-            for problem in _given_up(project, pending, found, late, engine):
+            found = {name: each.answer for name, each in asking.items()}
+            for problem in _given_up(project, found, late, engine):
                 progress(problem.workspace, "failed")
                 failed.append(problem)
-                del pending[problem.workspace]
-        for name in pending:
+                asking.pop(problem.workspace).give_up()
+        for name in asking if now - started > _QUIET else ():
             progress(name, "waiting for an answer")
-        if pending:
-            time.sleep(_POLL)
     return sorted(failed, key=lambda problem: problem.workspace)
 
 
 def _given_up(
     project: Project,
-    pending: Mapping[str, Workspace],
     found: Mapping[str, Answer],
     late: set[str],
     engine: Engine,
 ) -> list[NotReady]:
     observed = engine.observe()
     problems = []
-    for name in pending:
+    for name in found:
         container = observed.workspace(name)
         ended = container is None or (
             container.state in ("exited", "dead") or container.restarts >= _CRASHES
@@ -156,6 +157,11 @@ def _explained(
             f"its command ended with exit code {container.exit_code}{again}",
             "mend the command: it must keep running, and listen on port 3000",
         )
+    if answer.error == "timed out":
+        return (
+            "it took the request, and gave no answer in time",
+            "give it more time with ready.timeout, or ask for a quicker path with ready.path",
+        )
     if answer.status == 0:
         where = f"{project.proxy.bind}:{project.proxy.http}"
         return (
@@ -181,9 +187,9 @@ def _explained(
     if answer.workspace is None:
         return (
             f"the proxy has no route to it (status {answer.status})",
-            "see dual logs traefik",
+            "run dual apply again: it renews a proxy that no longer follows its files",
         )
     return (
-        f"it answers with status {answer.status}",
-        f"see dual logs {name}, or ask for another path with ready.path",
+        f"the proxy gets no answer from it (status {answer.status})",
+        f"see dual logs {name}; it must listen on 0.0.0.0, not on IPv6 alone",
     )

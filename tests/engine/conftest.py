@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from dual_iac.engine.proxy import Answer, ask
 from dual_iac.model import Proxy
-from dual_iac.verify.ready import Answer, ask
 
 LAB_IMAGE = "dual-lab:bookworm"
 DUAL = [sys.executable, "-m", "dual_iac"]
