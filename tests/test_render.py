@@ -638,7 +638,8 @@ def test_the_rendered_file_is_the_record() -> None:
         *("", "- a", "a: [", "<<<<<<< HEAD\na: b\n", "\0", "a: 2024-99-99"),
         "name: shop\nnetworks:",
         "name: shop\nnetworks: text",
-        "name: shop\nnetworks: {a: , b: {ipam: }, c: {ipam: {config: []}}, d: {ipam: {config: [{}]}}}",
+        "name: shop\nnetworks: {a: , b: {ipam: }}",
+        "name: shop\nnetworks: {c: {ipam: {config: []}}, d: {ipam: {config: [{}]}}}",
     ],
 )
 def test_a_file_that_is_no_record(text: str) -> None:
