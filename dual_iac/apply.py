@@ -43,6 +43,8 @@ class Engine(Protocol):
         observed: Observed,
         progress: OnProgress,
     ) -> None: ...
+    def check_port(self, bind: str, port: int) -> None: ...
+    def start(self, container: str) -> None: ...
     def unpause(self, container: str) -> None: ...
     def connect(self, network: str, container: str, address: str) -> None: ...
     def disconnect(self, network: str, container: str) -> None: ...
@@ -61,6 +63,9 @@ def apply_plan(
     One workspace's failure leaves the others applied. Raises :class:`DualError` where all
     depend on what failed: an image, a file, a network, the proxy.
     """
+    if Action.CREATE in (c.action for c in plan.changes if c.address == PROXY):
+        bind, _, port = desired.published.rpartition(":")
+        engine.check_port(bind, int(port))
     pull_missing(plan, desired, observed, engine, progress)
     write_files(desired.files, output)
     _remove(plan, observed, engine, progress)
@@ -206,18 +211,25 @@ def _bring_up(
     plan: Plan, desired: Desired, observed: Observed, engine: Engine, progress: OnProgress
 ) -> dict[str, DualError]:
     failed: dict[str, DualError] = {}
-    for change in plan.changes:
-        # Compose starts what has ended, and doesn't wake what is paused.
-        found = observed.containers.get(change.address)
-        if change.action is Action.START and found and found.state == "paused":
-            engine.unpause(found.id)
-    for actions, recreate in (
-        ((Action.REPLACE,), True),
-        ((Action.CREATE, Action.START), False),
-    ):
-        services = _services(plan, desired, actions)
+    for action, recreate in ((Action.REPLACE, True), (Action.CREATE, False)):
+        services = _services(plan, desired, action)
         if services:
             failed |= _up(services, recreate, engine, progress)
+    for change in plan.changes:
+        if change.action is Action.START:
+            # The container that is there, as it is: Compose might make another one.
+            found = observed.containers[change.address]
+            progress(found.service, "starting")
+            try:
+                if found.state == "paused":
+                    engine.unpause(found.id)
+                else:
+                    engine.start(found.id)
+            except EngineUnreachableError:
+                raise
+            except DualError as error:
+                progress(found.service, "failed")
+                failed[found.service] = error
     return failed
 
 
@@ -240,11 +252,11 @@ def _up(
     return {}
 
 
-def _services(plan: Plan, desired: Desired, actions: Iterable[Action]) -> list[str]:
+def _services(plan: Plan, desired: Desired, action: Action) -> list[str]:
     return [
         desired.containers[change.address].service
         for change in plan.changes
-        if change.action in actions and change.address in desired.containers
+        if change.action is action and change.address in desired.containers
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from dual_iac.interpolation import has_references
 from dual_iac.model import EDGE_NETWORK
-from dual_iac.render import read_rendered
+from dual_iac.render import SEEN_FILE, read_rendered
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -142,9 +142,8 @@ def _container(address: str, desired: Desired, observed: Observed) -> Change | N
             ):
                 reasons.append(Reason(f"networks.{network.key}", held.subnet, network.subnet))
         attachable = False
-    if address == PROXY and found.running and observed.routes_seen != observed.routes_written:
-        # It follows its files no more: their folder was removed and made anew, say.
-        reasons.append(Reason("routes", observed.routes_seen, observed.routes_written))
+    if address == PROXY and found.running and not _follows_its_files(desired, observed):
+        reasons.append(Reason("routes", observed.routes_seen or "none read", "those in its files"))
         attachable = False
     if reasons and not attachable:
         return Change(address, Action.REPLACE, tuple(reasons))
@@ -153,6 +152,16 @@ def _container(address: str, desired: Desired, observed: Observed) -> Change | N
     if reasons:
         return Change(address, Action.UPDATE, tuple(reasons))
     return None
+
+
+def _follows_its_files(desired: Desired, observed: Observed) -> bool:
+    """Whether a running proxy has read what stands in its folder.
+
+    It hasn't where that folder was removed: it would go on watching the one that is gone.
+    """
+    if SEEN_FILE in desired.files and SEEN_FILE not in observed.files:
+        return False
+    return observed.routes_seen == observed.routes_written
 
 
 def _differences(

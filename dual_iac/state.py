@@ -84,6 +84,12 @@ class Desired:
     routes: Mapping[str, str]
 
     @property
+    def published(self) -> str:
+        """Where the proxy publishes: address and port of the host, as in ``127.0.0.1:3000``."""
+        fields = self.containers[PROXY].fields
+        return str(next(value for name, value in fields.items() if name.startswith("ports.")))
+
+    @property
     def images(self) -> set[str]:
         return {container.image for container in self.containers.values()}
 

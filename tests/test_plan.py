@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import pytest
 
 from dual_iac.plan import Action, Plan, make_plan
-from dual_iac.render import read_rendered, render
+from dual_iac.render import SEEN_FILE, read_rendered, render
 from dual_iac.spec import parse_project
 from dual_iac.state import (
+    PROXY,
     Desired,
     DesiredContainer,
     DesiredNetwork,
@@ -648,6 +649,21 @@ def actions(plan: Plan) -> dict[str, str]:
 def test_after_applying_there_is_nothing_to_do() -> None:
     wanted = rendered(SPEC, TOKEN="s3cret")
     assert not make_plan(wanted, applied(wanted))
+
+
+@pytest.mark.parametrize(
+    ("written", "seen", "follows"),
+    [("r1", "r1", True), ("r1", "r0", False), ("r1", None, False), (None, None, False)],
+)
+def test_a_proxy_that_does_not_follow_its_files_is_replaced(
+    written: str | None, seen: str | None, follows: bool
+) -> None:
+    files = {**desired().files, SEEN_FILE: "seen"}
+    there = files if written else desired().files
+    state = observed(files=there, routes_written=written, routes_seen=seen)
+    plan = make_plan(desired(files=files), state)
+    proxy = [(c.address, c.action) for c in plan.changes if c.address == PROXY]
+    assert proxy == ([] if follows else [(PROXY, Action.REPLACE)])
 
 
 def test_adding_a_workspace_touches_nobody_else() -> None:

@@ -296,7 +296,12 @@ def test_a_route() -> None:
             },
             "middlewares": {
                 "feat-auth": {
-                    "headers": {"customResponseHeaders": {"X-Dual-Workspace": "feat-auth"}}
+                    "headers": {
+                        "customResponseHeaders": {
+                            "X-Dual-Workspace": "feat-auth",
+                            "X-Dual-Project": "shop",
+                        }
+                    }
                 }
             },
             "services": {

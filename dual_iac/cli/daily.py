@@ -92,7 +92,11 @@ def _status(
         found = containers[workspace.name]
         health = None
         if workspace.name in answer:
-            health = "ready" if answer[workspace.name].is_from(workspace.name) else "not ready"
+            health = (
+                "ready"
+                if answer[workspace.name].is_from(workspace.name, project.name)
+                else "not ready"
+            )
             if found and found.health == "unhealthy":
                 health = "unhealthy"
         rows.append(

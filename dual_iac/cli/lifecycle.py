@@ -165,6 +165,7 @@ def destroy(
 
     Volumes stay, unless --volumes is given.
     """
+    from dual_iac.state import network_address
     from dual_iac.view import console, print_json
     from dual_iac.view.progress import Progress
 
@@ -198,7 +199,7 @@ def destroy(
         else:
             console().print("Nothing to destroy.")
         return
-    for address in containers:
+    for address in sorted([*containers, *(network_address(n.key) for n in networks)]):
         console(stderr=True).print(f"- {address}")
     for volume in doomed:
         console(stderr=True).print(f"- volume {volume} and what is in it")

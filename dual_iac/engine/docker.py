@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dual_iac.engine.errors import engine_error
 from dual_iac.engine.observe import DockerCommand, observe
 from dual_iac.engine.proxy import routes_seen
+from dual_iac.errors import DualError
 from dual_iac.render import COMPOSE_FILE
 from dual_iac.state import PROXY, Observed, ObservedContainer, ObservedNetwork
 
@@ -103,6 +105,21 @@ class DockerEngine:
                 # The grace is Docker's own: 10 seconds to end by itself.
                 self.client.container.stop(list(ids))
                 self.client.container.remove(list(ids), force=True)
+
+    def check_port(self, bind: str, port: int) -> None:
+        """Raise :class:`DualError` if something else listens there already."""
+        if error := port_error(bind, port):
+            filters = ("--filter", f"publish={port}", "--format", "{{.Names}}")
+            holders = ", ".join(self.command.run("ps", *filters).split())
+            raise DualError(
+                f"Port {port} is taken by something else on this machine",
+                why=f"{bind}:{port}: {error}" + (f", by {holders}" if holders else ""),
+                mend=f"end what listens on {port}, or give another port as proxy.http",
+            )
+
+    def start(self, container: str) -> None:
+        with _errors():
+            self.client.container.start(container)
 
     def unpause(self, container: str) -> None:
         with _errors():
@@ -215,6 +232,20 @@ def compose_events(lines: Iterable[tuple[str, bytes]], project: str) -> Iterator
             continue
         if name.startswith(prefix):
             yield name.removeprefix(prefix).rpartition("-")[0], what.lower()
+
+
+def port_error(bind: str, port: int) -> str | None:
+    """Why nothing could listen on a port of this machine; None if something could."""
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((bind, port))
+        except PermissionError:
+            return None  # a low port needs the engine's rights, and the engine has them
+        except OSError as error:
+            return error.strerror or str(error)
+    return None
 
 
 def parse_listeners(tables: str) -> Iterator[tuple[str, int]]:

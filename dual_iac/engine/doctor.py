@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dual_iac.engine.docker import port_error
 from dual_iac.engine.observe import DockerCommand, observe
 from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.model import Project
@@ -113,16 +114,9 @@ def _port(docker: DockerCommand, project: Project) -> Finding:
     proxy = observe(docker, project.name, ()).containers.get(PROXY)
     if proxy and proxy.running:
         return Finding("port", Level.OK, f"{port} is served by this project's proxy")
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((bind, port))
-        except PermissionError:
-            return Finding("port", Level.OK, f"{port} needs the engine's rights")
-        except OSError as error:
-            mend = f"end what listens on {port}, or give another port as proxy.http"
-            return Finding("port", Level.FAILED, f"{bind}:{port}: {error.strerror}", mend)
+    if error := port_error(bind, port):
+        mend = f"end what listens on {port}, or give another port as proxy.http"
+        return Finding("port", Level.FAILED, f"{bind}:{port}: {error}", mend)
     return Finding("port", Level.OK, f"{port} is free")
 
 

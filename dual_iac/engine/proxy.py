@@ -11,6 +11,7 @@ from dual_iac.render import PROXY_PORT, ROUTES_HEADER, ROUTES_HOST
 from dual_iac.state import PROXY, Observed
 
 IDENTITY_HEADER = "X-Dual-Workspace"
+PROJECT_HEADER = "X-Dual-Project"
 
 _GATEWAY_ERRORS = (502, 503, 504)
 _PATIENCE = 1.5  # seconds that Traefik may take to start, or to follow its files
@@ -25,10 +26,15 @@ class Answer:
     workspace: str | None
     error: str = ""
     routes: str | None = None
+    project: str | None = None
 
-    def is_from(self, name: str) -> bool:
-        """Whether the workspace itself answered: the proxy's own errors don't count."""
-        return self.workspace == name and self.status not in (0, *_GATEWAY_ERRORS)
+    def is_from(self, name: str, project: str) -> bool:
+        """Whether the workspace itself answered: the proxy's own errors don't count.
+
+        Nor does another project's workspace of that name, whose proxy has the port.
+        """
+        identity = (self.workspace, self.project)
+        return identity == (name, project) and self.status not in (0, *_GATEWAY_ERRORS)
 
     @property
     def is_unrouted(self) -> bool:
@@ -52,6 +58,7 @@ def _ask(bind: str, port: int, host: str, path: str, timeout: float) -> Answer:
             response.status,
             response.getheader(IDENTITY_HEADER),
             routes=response.getheader(ROUTES_HEADER),
+            project=response.getheader(PROJECT_HEADER),
         )
     except (OSError, http.client.HTTPException) as error:
         return Answer(0, None, str(error) or type(error).__name__)

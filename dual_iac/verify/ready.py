@@ -13,7 +13,7 @@ from typing import Protocol
 from dual_iac.engine.proxy import Answer, ask
 from dual_iac.errors import DualError
 from dual_iac.model import WORKSPACE_PORT, Project, Workspace
-from dual_iac.state import Observed, ObservedContainer
+from dual_iac.state import PROXY, Observed, ObservedContainer
 
 LOG_LINES = 10
 
@@ -60,6 +60,7 @@ class _Asking(threading.Thread):
     def __init__(self, project: Project, workspace: Workspace, timeout: timedelta) -> None:
         super().__init__(daemon=True)
         self._proxy = project.proxy
+        self._project = project.name
         self._workspace = workspace
         self._deadline = time.monotonic() + timeout.total_seconds()
         self._over = threading.Event()
@@ -71,7 +72,7 @@ class _Asking(threading.Thread):
         while not self._over.is_set():
             left = self._deadline - time.monotonic()
             self.answer = ask(self._proxy, host, path, timeout=max(left, _LOOK))
-            self.ready = self.answer.is_from(self._workspace.name)
+            self.ready = self.answer.is_from(self._workspace.name, self._project)
             if self.ready or time.monotonic() >= self._deadline:
                 return
             self._over.wait(_POLL)
@@ -127,14 +128,21 @@ def _given_up(
     engine: Engine,
 ) -> list[NotReady]:
     observed = engine.observe()
+    proxy = observed.containers.get(PROXY)
+    proxy_runs = proxy is not None and proxy.running
     problems = []
     for name in found:
         container = observed.workspace(name)
-        ended = container is None or (
-            container.state in ("exited", "dead") or container.restarts >= _CRASHES
+        ended = (
+            container is None
+            or container.state in ("exited", "dead")
+            or (container.state == "restarting" and container.restarts >= _CRASHES)
+            or not proxy_runs
         )
         if ended or name in late:
             why, mend = _explained(project, name, container, found[name], engine)
+            if not proxy_runs:
+                why, mend = "the proxy doesn't run", "dual apply, or dual start traefik"
             log: list[str] = []
             if container is not None:
                 try:
@@ -151,11 +159,21 @@ def _explained(
     """Why a workspace doesn't answer, and what would mend it."""
     if container is None:
         return "it has no container", "run dual apply again"
-    if container.restarts >= _CRASHES or container.state in ("exited", "dead"):
+    if container.state in ("exited", "dead", "restarting"):
         again = f", {container.restarts + 1} times" if container.restarts else ""
         return (
             f"its command ended with exit code {container.exit_code}{again}",
             "mend the command: it must keep running, and listen on port 3000",
+        )
+    if container.restarts >= _CRASHES:
+        return (
+            f"its command has ended {container.restarts} times",
+            "mend the command: it must keep running, and listen on port 3000",
+        )
+    if answer.workspace and answer.project != project.name:
+        return (
+            f"the proxy of project {answer.project} has port {project.proxy.http}",
+            "give this project a port of its own as proxy.http",
         )
     if answer.error == "timed out":
         return (

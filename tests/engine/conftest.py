@@ -154,6 +154,10 @@ class LiveProject:
     def ask(self, host: str, path: str = "/") -> Answer:
         return ask(Proxy(http=self.port), host, path)
 
+    def is_up(self, name: str) -> bool:
+        """Whether the workspace answers through this project's own proxy."""
+        return self.ask(f"{name}.localhost").is_from(name, self.name)
+
     def body(self, host: str) -> str:
         """What curl gets through the proxy."""
         url = f"http://127.0.0.1:{self.port}/"

@@ -24,7 +24,7 @@ def mended(live: LiveProject) -> None:
     live.apply()
     assert live.plan()["changes"] == []
     for name in ("one", "two"):
-        assert live.ask(f"{name}.localhost").is_from(name)
+        assert live.is_up(name)
 
 
 def test_a_removed_output_folder(two: LiveProject) -> None:
@@ -34,7 +34,7 @@ def test_a_removed_output_folder(two: LiveProject) -> None:
     mended(two)
     two.declare("one", "two", "three")
     two.apply()
-    assert two.ask("three.localhost").is_from("three")
+    assert two.is_up("three")
 
 
 def test_an_output_folder_that_git_took_away_and_brought_back(two: LiveProject) -> None:
@@ -45,7 +45,7 @@ def test_an_output_folder_that_git_took_away_and_brought_back(two: LiveProject) 
     done = two.dual("apply", "-y")  # the watch died: nothing can tell before a file changes
     if done.code:
         two.apply()
-    assert two.ask("three.localhost").is_from("three")
+    assert two.is_up("three")
     assert two.plan()["changes"] == []
 
 
@@ -97,7 +97,7 @@ def test_a_network_attached_to_a_renamed_proxy(two: LiveProject) -> None:
     docker("rename", f"{two.name}-traefik-1", f"{two.name}-renamed")
     two.declare("one", "two", "three")
     two.apply()
-    assert two.ask("three.localhost").is_from("three")
+    assert two.is_up("three")
 
 
 def test_a_second_container_of_a_workspace(two: LiveProject) -> None:
@@ -147,7 +147,7 @@ def test_destroying_a_workspace_named_edge_keeps_the_proxys_network(live: LivePr
     before = {name: live.identity(name) for name in ("one", "traefik")}
     assert live.dual("destroy", "-y", "edge").code == 0
     assert {name: live.identity(name) for name in before} == before
-    assert live.ask("one.localhost").is_from("one")
+    assert live.is_up("one")
 
 
 def test_a_slow_first_answer_is_waited_for(live: LiveProject) -> None:
@@ -172,3 +172,42 @@ def test_another_project_still_runs_from_the_folder(two: LiveProject) -> None:
     assert f"docker compose -p {two.name} down" in done.stderr
     spec.write_text(text)
     assert two.plan()["changes"] == []
+
+
+def test_a_stopped_proxy_and_a_new_workspace(two: LiveProject) -> None:
+    docker("stop", "-t", "0", f"{two.name}-traefik-1")
+    container = two.container("traefik")
+    two.declare("one", "two", "three")
+    two.apply()
+    assert two.container("traefik") == container
+    assert two.is_up("three")
+    assert two.plan()["changes"] == []
+
+
+def test_a_stopped_proxy_is_named_at_once(two: LiveProject) -> None:
+    docker("stop", "-t", "0", f"{two.name}-traefik-1")
+    done = two.dual("restart", "one")
+    assert done.code == 1, done
+    assert "the proxy doesn't run" in done.stderr
+
+
+def test_another_projects_proxy_is_not_this_ones(
+    two: LiveProject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Both have a workspace named one, and the other's proxy took the port."""
+    other = LiveProject(tmp_path_factory.mktemp("other"), port=two.port)
+    docker("stop", "-t", "0", f"{two.name}-traefik-1")
+    try:
+        other.declare("one")
+        other.apply()
+        assert other.is_up("one")
+        rows = two.dual("status", "--no-stats", "--format", "json").data["workspaces"]
+        assert [row["health"] for row in rows] == ["not ready", "not ready"]
+        third = LiveProject(tmp_path_factory.mktemp("third"), port=two.port)
+        third.declare("one")
+        refused = third.dual("apply", "-y")
+        assert refused.code == 1, refused
+        assert f"by {other.name}-traefik-1" in refused.stderr
+        assert third.leftovers() == {"containers": "", "networks": "", "volumes": ""}
+    finally:
+        other.remove()

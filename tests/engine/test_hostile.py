@@ -68,7 +68,7 @@ def test_the_port_is_taken(live: LiveProject) -> None:
         server.shutdown()
         server.server_close()
     live.apply()  # running it again goes on from there
-    assert live.ask("one.localhost").is_from("one")
+    assert live.is_up("one")
 
 
 def test_an_image_that_is_nowhere(live: LiveProject) -> None:
@@ -94,7 +94,7 @@ def test_a_command_that_ends_at_once(live: LiveProject) -> None:
     assert "bad does not answer: its command ended with exit code 3" in done.stderr
     assert "| sorry, no" in done.stderr
     assert f"http://good.localhost:{live.port}" in done.stdout
-    assert live.ask("good.localhost").is_from("good")
+    assert live.is_up("good")
 
 
 def test_a_command_that_is_not_there(live: LiveProject) -> None:
@@ -104,7 +104,7 @@ def test_a_command_that_is_not_there(live: LiveProject) -> None:
     assert "nosuchcommand" in done.stderr
     assert "Traceback" not in done.stderr
     assert "1 of 2 workspaces answer" in done.stderr
-    assert live.ask("good.localhost").is_from("good")
+    assert live.is_up("good")
 
 
 def test_nothing_listens(live: LiveProject) -> None:
@@ -222,4 +222,4 @@ def test_a_private_umask_hides_nothing_from_traefik(live: LiveProject) -> None:
     umask = ["sh", "-c", 'umask 077; exec "$@"', "sh"]
     done = run(*umask, *DUAL, "apply", "-y", cwd=live.folder)
     assert done.code == 0, done
-    assert live.ask("one.localhost").is_from("one")
+    assert live.is_up("one")

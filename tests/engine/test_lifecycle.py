@@ -80,7 +80,7 @@ def test_destroy_leaves_nothing_and_touches_no_other_project(
         assert again.code == 0, again
         assert live.leftovers() == NOTHING
         assert {name: other.identity(name) for name in before} == before
-        assert other.ask("one.localhost").is_from("one")
+        assert other.is_up("one")
     finally:
         other.remove()
 
@@ -92,14 +92,14 @@ def test_destroy_of_one_keeps_the_others(live: LiveProject) -> None:
     done = live.dual("destroy", "-y", "two")
     assert done.code == 0, done
     assert {name: live.identity(name) for name in before} == before
-    assert live.ask("one.localhost").is_from("one")
+    assert live.is_up("one")
     assert [c["address"] for c in live.plan()["changes"]] == [
         "proxy",
         "workspace.two",
         "network.two",
     ]
     live.apply()
-    assert live.ask("two.localhost").is_from("two")
+    assert live.is_up("two")
 
 
 def test_the_rendered_project_stands_alone(live: LiveProject) -> None:
@@ -112,7 +112,7 @@ def test_the_rendered_project_stands_alone(live: LiveProject) -> None:
     again = live.dual("apply")
     assert again.code == 0, again
     assert "No changes" in again.stdout
-    assert live.ask("deux.localhost").is_from("two")
+    assert live.ask("deux.localhost").is_from("two", live.name)
 
 
 def test_compose_has_nothing_to_do_after_apply(live: LiveProject) -> None:
@@ -168,7 +168,7 @@ def test_every_working_field_reaches_the_container(live: LiveProject) -> None:
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     who = live.dual("exec", "full", "--", "sh", "-c", "id -u; id -g; hostname; pwd")
     assert who.stdout.split() == ["1000", "1000", "full", "/workspace"]
-    assert live.ask("also.localhost").is_from("full")
+    assert live.ask("also.localhost").is_from("full", live.name)
     status = live.dual("status", "--format", "json").data["workspaces"]
     assert [(row["name"], row["state"]) for row in status] == [
         ("full", "running"),
@@ -192,7 +192,7 @@ def test_disabling_stops_a_workspace_and_enabling_brings_it_back(live: LiveProje
     assert live.ask("two.localhost").status == 404
     live.declare("one", "two")
     live.apply()
-    assert live.ask("two.localhost").is_from("two")
+    assert live.is_up("two")
 
 
 def test_stop_shows_as_drift_and_start_brings_it_back(live: LiveProject) -> None:
@@ -205,7 +205,7 @@ def test_stop_shows_as_drift_and_start_brings_it_back(live: LiveProject) -> None
     assert "exited" in status, status
     done = live.dual("start", "two")
     assert done.code == 0, done
-    assert live.ask("two.localhost").is_from("two")
+    assert live.is_up("two")
     assert live.plan()["changes"] == []
 
 

@@ -37,7 +37,7 @@ def test_init_apply_and_destroy_from_a_wheel(installed: Path, live: LiveProject)
     live.declare("one")
     applied = run(str(installed), "apply", "-y", cwd=live.folder)
     assert applied.code == 0, applied
-    assert live.ask("one.localhost").is_from("one"), LAB_IMAGE
+    assert live.is_up("one"), LAB_IMAGE
     destroyed = run(str(installed), "destroy", "-y", cwd=live.folder)
     assert destroyed.code == 0, destroyed
     assert live.leftovers()["containers"] == ""
