@@ -660,7 +660,7 @@ def test_a_proxy_that_does_not_follow_its_files_is_replaced(
 ) -> None:
     files = {**desired().files, SEEN_FILE: "seen"}
     there = files if written else desired().files
-    state = observed(files=there, routes_written=written, routes_seen=seen)
+    state = replace(observed(files=there), routes_written=written, routes_seen=seen)
     plan = make_plan(desired(files=files), state)
     proxy = [(c.address, c.action) for c in plan.changes if c.address == PROXY]
     assert proxy == ([] if follows else [(PROXY, Action.REPLACE)])
