@@ -34,6 +34,7 @@ OnProgress = Callable[[str, str], None]
 class Engine(Protocol):
     """What applying needs of an engine."""
 
+    def observe(self) -> Observed: ...
     def pull(self, image: str) -> None: ...
     def up(self, services: list[str], *, recreate: bool, progress: OnProgress) -> None: ...
     def take_down(
@@ -61,8 +62,11 @@ def apply_plan(
     """Make it so; return the workspaces that the engine refused to start, and why.
 
     One workspace's failure leaves the others applied. Raises :class:`DualError` where all
-    depend on what failed: an image, a file, a network, the proxy.
+    depend on what failed (an image, a file, a network, the proxy), and where somebody was
+    touched whom the plan leaves out.
     """
+    if not plan:
+        return {}
     if Action.CREATE in (c.action for c in plan.changes if c.address == PROXY):
         bind, _, port = desired.published.rpartition(":")
         engine.check_port(bind, int(port))
@@ -73,6 +77,7 @@ def apply_plan(
     _attach(plan, desired, observed, engine)
     if PROXY_SERVICE in failed:
         raise failed[PROXY_SERVICE]
+    check_untouched(plan, observed, engine.observe())
     return failed
 
 

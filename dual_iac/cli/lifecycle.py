@@ -22,7 +22,6 @@ from dual_iac.cli.app import (
 from dual_iac.cli.project import DIFFERENCES
 
 if TYPE_CHECKING:
-    from dual_iac.errors import DualError
     from dual_iac.model import Project
     from dual_iac.plan import Plan
     from dual_iac.verify.ready import NotReady
@@ -77,9 +76,9 @@ def apply(
     Shows the plan, asks, carries it out, and waits until every workspace answers. Who isn't
     in the plan is not touched.
     """
-    from dual_iac.apply import apply_plan, check_untouched
+    from dual_iac.apply import apply_plan
     from dual_iac.plan import make_plan
-    from dual_iac.verify.ready import NotReady, wait_until_ready
+    from dual_iac.verify.ready import wait_until_ready
     from dual_iac.view.progress import Progress
 
     set_format(format_)
@@ -91,14 +90,9 @@ def apply(
     planned = make_plan(desired, observed)
     if planned and not approved(planned, yes=yes):
         raise declined()
-    refused: dict[str, DualError] = {}
     with Progress() as progress:
-        if planned:
-            refused = apply_plan(planned, desired, observed, engine, place.output, progress)
-            check_untouched(planned, observed, engine.observe())
-        started = [workspace for workspace in project.enabled if workspace.name not in refused]
-        failed = wait_until_ready(project, started, engine, progress, timeout)
-    failed += [NotReady(name, error.why, error.mend) for name, error in refused.items()]
+        refused = apply_plan(planned, desired, observed, engine, place.output, progress)
+        failed = wait_until_ready(project, project.enabled, engine, progress, timeout, refused)
     report(project, planned, failed)
 
 

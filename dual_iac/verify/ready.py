@@ -87,13 +87,19 @@ def wait_until_ready(
     engine: Engine,
     progress: Callable[[str, str], None],
     timeout: timedelta | None = None,
+    refused: Mapping[str, DualError] | None = None,
 ) -> list[NotReady]:
     """Ask until each workspace answers, ends, or runs out of its ``ready.timeout``.
 
-    Returns those that don't answer, in the order of their names.
+    ``refused`` are those that the engine did not start: there is nobody to ask. Returns those
+    that don't answer, in the order of their names.
     """
-    asking = {w.name: _Asking(project, w, timeout or w.ready.timeout) for w in workspaces}
-    failed: list[NotReady] = []
+    failed = [NotReady(name, e.why or e.summary, e.mend) for name, e in (refused or {}).items()]
+    asking = {
+        w.name: _Asking(project, w, timeout or w.ready.timeout)
+        for w in workspaces
+        if w.name not in (refused or {})
+    }
     started = looked = time.monotonic()
     for each in asking.values():
         each.start()
