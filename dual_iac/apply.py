@@ -121,9 +121,9 @@ def pull_missing(
             progress(service, f"pulling {image}")
         try:
             engine.pull(image)
+        except EngineUnreachableError:
+            raise
         except DualError as error:
-            if error.exit_code != DualError.exit_code:
-                raise
             return f"{image} (for {', '.join(users[image])}): {error.why}"
         return ""
 

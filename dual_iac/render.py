@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -400,8 +400,12 @@ def _place(subnet: str | None, first: int, size: int) -> int | None:
     return place if good else None
 
 
-def read_rendered(text: str) -> dict[str, Any]:
-    """What a compose.yaml declares; nothing where it isn't one (a merge conflict, say)."""
+@lru_cache(maxsize=16)
+def read_rendered(text: str) -> Mapping[str, Any]:
+    """What a compose.yaml declares; nothing where it isn't one (a merge conflict, say).
+
+    Kept, as one run reads the same text for the record of subnets, the plan and the guard.
+    """
     try:
         data = yaml.load(text, Loader=YamlLoader)
     except (yaml.YAMLError, ValueError):  # ValueError: a date that is none, say

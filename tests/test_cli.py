@@ -301,3 +301,27 @@ def test_json_output_of_url(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     (folder / "dual.yaml").write_text(GOOD)
     assert run(["--format", "json", "url"]) == 0
     assert json.loads(capsys.readouterr().out) == {"main": "http://main.localhost:3000"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--format", "json", "--bogus"],
+        ["--format", "json", "bogus"],
+        ["--format=json", "status", "--bogus"],
+    ],
+)
+def test_wrong_usage_is_json_where_json_was_asked_for(
+    arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "dual.yaml").write_text(GOOD)
+    assert run(arguments) == 64
+    assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 64
+
+
+def test_what_stands_after_two_dashes_is_the_commands_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "dual.yaml").write_text(GOOD)
+    assert run(["exec", "mian", "--", "tool", "--format", "json"]) == 64
+    assert capsys.readouterr().out == ""

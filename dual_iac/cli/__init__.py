@@ -29,6 +29,7 @@ def main() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """As :func:`main`, but returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    given = given[: given.index("--")] if "--" in given else given
     # Before the options are parsed: an error in them is JSON, too, where JSON was asked for.
     wants_json = "--format=json" in given or ("--format", "json") in pairwise(given)
     current.format = Format.JSON if wants_json else Format.TEXT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -100,7 +100,9 @@ def options(
         ),
     ] = False,
 ) -> None:
-    current.file, current.context, current.format = file, context, format_
+    current.file, current.context = file, context
+    if format_ is Format.JSON:  # a text may be the default, and JSON asked for further on
+        current.format = format_
 
 
 FormatOption = Annotated[
@@ -138,7 +140,7 @@ class Place:
         return self.folder / OUTPUT_FOLDER
 
     @cached_property
-    def rendered(self) -> dict[str, object]:
+    def rendered(self) -> Mapping[str, Any]:
         """What the last render left: the record of the subnets given."""
         from dual_iac.render import COMPOSE_FILE, read_rendered
 

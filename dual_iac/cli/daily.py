@@ -192,12 +192,12 @@ def shell(
 
 def _running(name: str) -> tuple[DockerCommand, ObservedContainer]:
     """The docker command and the container of a workspace that runs."""
-    from dual_iac.engine.observe import DockerCommand, observe
+    from dual_iac.engine.observe import DockerCommand, observe_workspace
 
     project = here().load()
     chosen(project, [name])
     docker = DockerCommand(current.context)
-    found = observe(docker, project.name, ()).workspace(name)
+    found = observe_workspace(docker, project.name, name)
     if found is None or not found.running:
         raise DualError(
             f"Workspace {name} does not run",

@@ -15,7 +15,7 @@ from dual_iac.engine.docker import port_error
 from dual_iac.engine.observe import DockerCommand, observe
 from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.model import Project
-from dual_iac.state import PROXY
+from dual_iac.state import PROXY, Observed
 
 MINIMUM_ENGINE = (20, 10)
 MINIMUM_COMPOSE = (2, 24)
@@ -45,8 +45,14 @@ def examine(docker: DockerCommand, project: Project | None) -> Iterator[Finding]
     yield _local_names(project)
     if project is None or engine is None or engine.level is Level.FAILED:
         return
-    yield _port(docker, project)
-    yield from _images(docker, project)
+    images = {project.proxy.image, *(workspace.image for workspace in project.enabled)}
+    try:
+        observed = observe(docker, project.name, {i for i in images if "$" not in i})
+    except DualError as error:
+        yield Finding("project", Level.FAILED, error.summary, error.mend)
+        return
+    yield _port(project, observed)
+    yield from _images(images, observed)
     yield _addresses(docker, project)
 
 
@@ -109,9 +115,9 @@ def _local_names(project: Project | None) -> Finding:
     return Finding("host names", Level.OK, f"*.{domain} is {', '.join(sorted(addresses))}")
 
 
-def _port(docker: DockerCommand, project: Project) -> Finding:
+def _port(project: Project, observed: Observed) -> Finding:
     port, bind = project.proxy.http, project.proxy.bind
-    proxy = observe(docker, project.name, ()).containers.get(PROXY)
+    proxy = observed.containers.get(PROXY)
     if proxy and proxy.running:
         return Finding("port", Level.OK, f"{port} is served by this project's proxy")
     if error := port_error(bind, port):
@@ -120,12 +126,9 @@ def _port(docker: DockerCommand, project: Project) -> Finding:
     return Finding("port", Level.OK, f"{port} is free")
 
 
-def _images(docker: DockerCommand, project: Project) -> Iterator[Finding]:
-    wanted = {project.proxy.image, *(w.image for w in project.enabled)}
-    wanted = {image for image in wanted if "$" not in image}
-    here = observe(docker, project.name, wanted).images
-    for image in sorted(wanted):
-        if image in here:
+def _images(wanted: set[str], observed: Observed) -> Iterator[Finding]:
+    for image in sorted(image for image in wanted if "$" not in image):
+        if image in observed.images:
             yield Finding("image", Level.OK, f"{image} is here")
         else:
             yield Finding("image", Level.WARNING, f"{image} is not here", "dual apply pulls it")

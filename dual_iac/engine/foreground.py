@@ -6,7 +6,6 @@ inherited, so that every byte, the TTY and its size reach docker as they are.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -65,13 +64,6 @@ def run(argv: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, handler)
     return code if code >= 0 else 128 - code
-
-
-def replace_process(argv: Sequence[str]) -> None:
-    """Become another command."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execvp(argv[0], list(argv))
 
 
 def _exists(docker: DockerCommand, container: str, command: str, workdir: str | None) -> bool:

@@ -113,6 +113,19 @@ def observe(
     )
 
 
+def observe_workspace(docker: DockerCommand, project: str, name: str) -> ObservedContainer | None:
+    """The container of one workspace, and nothing else: what ``exec`` has to know."""
+    filters = (f"label={_PROJECT}={project}", f"label={_SERVICE}={name}")
+    arguments = [word for each in filters for word in ("--filter", each)]
+    ids = docker.run("ps", "--all", "--quiet", "--no-trunc", *arguments).split()
+    inspected = sorted(_inspect(docker, "inspect", ids), key=_container_number)
+    _refuse_foreign(inspected, project)
+    for data in inspected:
+        if data["Config"]["Labels"].get(_ONE_OFF) != "True":
+            return observed_container(data, project)
+    return None
+
+
 def _refuse_foreign(inspected: Iterable[Any], project: str) -> None:
     """Another compose project that happens to have this name is none of dual's business."""
     foreign = [

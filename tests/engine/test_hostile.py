@@ -177,6 +177,9 @@ def test_somebody_elses_project_of_the_same_name(live: LiveProject) -> None:
         done = live.dual(*command)
         assert done.code == 1, (command, done)
         assert f"The project name {live.name} is taken" in done.stderr
+    found = live.dual("doctor")
+    assert found.code == 1, found
+    assert f"The project name {live.name} is taken" in found.stdout
     assert live.leftovers()["containers"] == theirs[:12]
     assert docker("inspect", "--format", "{{.State.Status}}", theirs) == "running"
 
