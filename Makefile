@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test check test-pure fix clean
+.PHONY: help demo demo-down test check test-pure bench fix clean
 
 bin := .venv/bin
 pure := model spec document envfile interpolation render fields state plan errors
@@ -39,6 +39,10 @@ check: ## format, lint, types and import contracts only
 test-pure: ## the tests that need no engine
 	@scripts/setup.sh python
 	$(bin)/pytest -q -m 'not engine'
+
+bench: ## measure beside Docker Compose, into docs/benchmarks.md (ONLY="running ...", ROUNDS=3)
+	@scripts/setup.sh test
+	$(bin)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(ONLY)
 
 fix: ## format, and mend what the linter can
 	@scripts/setup.sh python

@@ -1,5 +1,20 @@
-"""``python -m dual_iac``, where the ``dual`` command is not on PATH."""
+"""Where the ``dual`` command, and ``python -m dual_iac``, begin."""
 
-from dual_iac.cli import main
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command line.
+
+    Until it is loaded and listens to signals itself, Ctrl-C just ends the process: Python would
+    show where in the loading it was.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from dual_iac import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

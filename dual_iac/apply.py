@@ -6,18 +6,19 @@ not reached yet is still in the next plan. Volumes are never touched.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
+import re
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from dual_iac.errors import DualError, EngineUnreachableError
+from dual_iac.fingerprint import moved, observed_fingerprint
 from dual_iac.model import PROXY_SERVICE
-from dual_iac.plan import Action, Change, Plan
-from dual_iac.render import ROUTES_FOLDER
+from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, STATIC_FILE, write_files
+from dual_iac.plan import Action, Change, Plan, make_plan
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -25,30 +26,36 @@ from dual_iac.state import (
     ObservedContainer,
     ObservedNetwork,
     network_address,
+    workspace_address,
 )
 
 OnProgress = Callable[[str, str], None]
-"""Called with a workspace's name and what happens to it."""
+"""Called with a service's or an image's name and what happens to it."""
+
+Failures = dict[str, DualError]
+"""What went wrong, by address."""
+
+_TASK_EXISTS = re.compile(r"task \w+: already exists")
+
+_STARTS = 4  # at once: more gain nothing, the kernel makes network interfaces one by one
+_STOPS = 32  # at once: a command may take ten seconds to end, and nobody waits for another's
+_PULLS = 4
 
 
 class Engine(Protocol):
     """What applying needs of an engine."""
 
-    def observe(self) -> Observed: ...
+    def observe(self, images: Iterable[str] = ()) -> Observed: ...
     def pull(self, image: str) -> None: ...
-    def up(self, services: list[str], *, recreate: bool, progress: OnProgress) -> None: ...
-    def take_down(
-        self,
-        containers: Iterable[ObservedContainer],
-        networks: Iterable[ObservedNetwork],
-        observed: Observed,
-        progress: OnProgress,
-    ) -> None: ...
+    def create(self, services: list[str], progress: OnProgress) -> None: ...
     def check_port(self, bind: str, port: int) -> None: ...
     def start(self, container: str) -> None: ...
     def unpause(self, container: str) -> None: ...
+    def rename(self, container: str, name: str) -> None: ...
+    def remove(self, container: str) -> None: ...
     def connect(self, network: str, container: str, address: str) -> None: ...
     def disconnect(self, network: str, container: str) -> None: ...
+    def remove_network(self, network: str) -> None: ...
 
 
 def apply_plan(
@@ -58,38 +65,113 @@ def apply_plan(
     engine: Engine,
     output: Path,
     progress: OnProgress,
-) -> dict[str, DualError]:
-    """Make it so; return the workspaces that the engine refused to start, and why.
+) -> Failures:
+    """Make it so; return what the engine refused, and why.
 
     One workspace's failure leaves the others applied. Raises :class:`DualError` where all
-    depend on what failed (an image, a file, a network, the proxy), and where somebody was
-    touched whom the plan leaves out.
+    depend on what failed (an image, a file, the proxy), where something moved since it was
+    observed, and where somebody was touched whom the plan leaves out.
     """
     if not plan:
         return {}
-    if Action.CREATE in (c.action for c in plan.changes if c.address == PROXY):
+    proxy = plan.change(PROXY)
+    if proxy and proxy.action is Action.CREATE:
         bind, _, port = desired.published.rpartition(":")
         engine.check_port(bind, int(port))
     pull_missing(plan, desired, observed, engine, progress)
-    write_files(desired.files, output)
-    _remove(plan, observed, engine, progress)
-    failed = _bring_up(plan, desired, observed, engine, progress)
-    _attach(plan, desired, observed, engine)
-    if PROXY_SERVICE in failed:
-        raise failed[PROXY_SERVICE]
-    check_untouched(plan, observed, engine.observe())
-    return failed
+    check_unmoved(observed, engine.observe())
+    write_files(_files(plan, desired, observed), output)
+    failures = _Round(plan, desired, observed, engine, progress).run()
+    after = engine.observe(desired.images)
+    if failures:
+        # An apply that was killed may have left the engine still at work, and in the way. So
+        # look again, and try what is left, one by one: that also tells who is to blame.
+        # Whether Traefik follows what was written just now is for the next plan to find out.
+        after = replace(after, routes_seen=after.routes_written)
+        again = _within(make_plan(desired, after, plan.targets), plan)
+        again = _made_anew(again, after, failures)
+        failures = _Round(again, desired, after, engine, progress, one_by_one=True).run()
+        after = engine.observe()
+    for address in failures:
+        progress(_service(address, desired), "failed")
+    check_untouched(plan, observed, after)
+    if PROXY in failures:
+        raise failures[PROXY]
+    return failures
+
+
+def _service(address: str, desired: Desired) -> str:
+    container = desired.containers.get(address)
+    return container.service if container else address.partition(".")[2]
+
+
+def _within(again: Plan, plan: Plan) -> Plan:
+    """Of a plan, what another one has changes for, too."""
+    addresses = {change.address for change in plan.changes}
+    return replace(again, changes=tuple(c for c in again.changes if c.address in addresses))
+
+
+def _made_anew(again: Plan, observed: Observed, failures: Failures) -> Plan:
+    """A plan in which containers are replaced that were not started, and can't be.
+
+    An engine that was killed as it started one may never start it again ("task … already
+    exists"). Others are only if they have never run, so that there is nothing in them to lose.
+    """
+
+    def stuck(address: str) -> bool:
+        found = observed.containers.get(address)
+        error = failures.get(address)
+        never_ran = found is not None and found.state == "created"
+        return error is not None and (never_ran or bool(_TASK_EXISTS.search(error.why)))
+
+    changes = (
+        replace(change, action=Action.REPLACE)
+        if change.action is Action.START and stuck(change.address)
+        else change
+        for change in again.changes
+    )
+    return replace(again, changes=tuple(changes))
+
+
+def _files(plan: Plan, desired: Desired, observed: Observed) -> Mapping[str, str]:
+    """The rendered files to write: those of whom the plan leaves out stay as they are."""
+    if not plan.left_out:
+        return desired.files
+    kept = {SEEN_FILE, *(desired.routes[a] for a in plan.left_out if a in desired.routes)}
+    kept |= {path for path in observed.files if path not in desired.files}
+    if PROXY in plan.left_out:
+        kept.add(STATIC_FILE)
+    kept -= {f"{ROUTES_FOLDER}/{name}.yaml" for name in plan.addresses("route", Action.DELETE)}
+    if SEEN_FILE not in observed.files:
+        kept.remove(SEEN_FILE)
+    files = {path: text for path, text in desired.files.items() if path not in kept}
+    return files | {path: observed.files[path] for path in kept if path in observed.files}
+
+
+def check_unmoved(before: Observed, now: Observed) -> None:
+    """Nothing of the project may have changed between the look that was planned on, and now.
+
+    Raises :class:`DualError` that names what has.
+    """
+    was, now_is = (observed_fingerprint(replace(each, routes_seen=None)) for each in (before, now))
+    if lines := moved(was, now_is):
+        raise DualError(
+            "The project changed while it was planned",
+            why="\n".join(lines),
+            mend="nothing was done; run it again to plan anew",
+        )
 
 
 def check_untouched(plan: Plan, before: Observed, after: Observed) -> None:
     """Whoever the plan leaves out must have kept container and start time.
 
-    A guard, not a hope: raises :class:`DualError` that names who did not.
+    A guard, not a hope: raises :class:`DualError` that names who did not. A command that
+    ends and is started again by its restart policy is nobody's doing.
     """
     touched = []
     for address in plan.untouched:
         was, now = before.containers.get(address), after.containers.get(address)
-        if was and (now is None or (was.id, was.started_at) != (now.id, now.started_at)):
+        if was and not (now and _lives_on(was, now)):
             touched.append(f"{address}: {_life(was)} before, {_life(now) if now else 'gone'} now")
     if touched:
         raise DualError(
@@ -97,6 +179,11 @@ def check_untouched(plan: Plan, before: Observed, after: Observed) -> None:
             why="\n".join(touched),
             mend="if nobody else restarted or replaced them meanwhile, please report this",
         )
+
+
+def _lives_on(was: ObservedContainer, now: ObservedContainer) -> bool:
+    unbroken = was.started_at == now.started_at
+    return was.id == now.id and (unbroken or now.restarts > was.restarts)
 
 
 def _life(container: ObservedContainer) -> str:
@@ -111,178 +198,201 @@ def pull_missing(
     All are tried; raises :class:`DualError` with the workspaces whose image can't be had.
     """
     users: dict[str, list[str]] = {}
-    for address in (change.address for change in plan.changes):
+    for address in (c.address for c in plan.changes if c.action in (Action.CREATE, Action.REPLACE)):
         container = desired.containers.get(address)
         if container and container.image not in observed.images:
             users.setdefault(container.image, []).append(container.service)
 
-    def pull(image: str) -> str:
+    def pull(image: str) -> None:
         for service in users[image]:
             progress(service, f"pulling {image}")
-        try:
-            engine.pull(image)
-        except EngineUnreachableError:
-            raise
-        except DualError as error:
-            return f"{image} (for {', '.join(users[image])}): {error.why}"
-        return ""
+        engine.pull(image)
 
-    with ThreadPoolExecutor(4) as pool:
-        failures = [failure for failure in pool.map(pull, sorted(users)) if failure]
-    if failures:
+    failed = side_by_side(_PULLS, {image: partial(pull, image) for image in users})
+    if failed:
         raise DualError(
-            f"{len(failures)} image{'s' if len(failures) > 1 else ''} can't be had",
-            why="\n".join(failures),
+            f"{len(failed)} image{'s' if len(failed) > 1 else ''} can't be had",
+            why="\n".join(
+                f"{image} (for {', '.join(users[image])}): {error.why}"
+                for image, error in sorted(failed.items())
+            ),
             mend="check the name, log in with docker login, or build it under that name; "
             "nothing was changed",
         )
 
 
-def stale_files(files: Mapping[str, str], output: Path) -> list[str]:
-    """The files in an output folder that are missing, differ, or should not be there."""
-    stale = [name for name, text in files.items() if not _holds(output / name, text)]
-    routes = sorted((output / ROUTES_FOLDER).glob("*.yaml"))
-    extra = [name for path in routes if (name := _name(path, output)) not in files]
-    return stale + extra
+def side_by_side(count: int, jobs: Mapping[str, Callable[[], None]]) -> Failures:
+    """Do all jobs, ``count`` at a time; return those that failed, by the names they have here.
 
-
-def write_files(files: Mapping[str, str], output: Path) -> list[str]:
-    """Make an output folder hold these rendered files and no others; return what changed.
-
-    Each file is replaced whole, so that neither Traefik nor a crash ever sees half of one.
+    An interruption, or an engine that has gone, lets those end that have begun, and begins no
+    more: nothing is left half done that takes a moment to do.
     """
+    failures: Failures = {}
+    pool = ThreadPoolExecutor(max(1, min(count, len(jobs))))
     try:
-        (output / ROUTES_FOLDER).mkdir(parents=True, exist_ok=True)
-        changed = stale_files(files, output)
-        for name in changed:
-            if name in files:
-                _replace(output / name, files[name])
-            else:
-                (output / name).unlink()
-        for path in (output / "traefik", output / ROUTES_FOLDER, *(output / n for n in files)):
-            _readable(path)
-    except OSError as error:
-        raise DualError(
-            f"The rendered project can't be written to {output}",
-            why=f"{error.filename or output}: {error.strerror}",
-            mend="make the folder writable, or free space",
-        ) from error
-    return changed
-
-
-def _readable(path: Path) -> None:
-    """Traefik reads them as a user of its own, whatever the umask here, or of a git checkout."""
-    mode = path.stat().st_mode
-    wanted = mode | (0o055 if path.is_dir() else 0o044)
-    if wanted != mode:
-        path.chmod(wanted)
-
-
-def _holds(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
-
-
-def _name(path: Path, output: Path) -> str:
-    return path.relative_to(output).as_posix()
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
-
-
-def _remove(plan: Plan, observed: Observed, engine: Engine, progress: OnProgress) -> None:
-    """Workspaces that are gone, and networks that are gone or move with all that is on them."""
-    gone = plan.addresses("network", Action.DELETE, Action.REPLACE)
-    names = {*plan.addresses("workspace", Action.DELETE), *gone}
-    containers = [found for name in sorted(names) if (found := observed.workspace(name))]
-    networks = [observed.networks[network_address(name)] for name in gone]
-    if containers or networks:
-        engine.take_down(containers, networks, observed, progress)
-
-
-def _bring_up(
-    plan: Plan, desired: Desired, observed: Observed, engine: Engine, progress: OnProgress
-) -> dict[str, DualError]:
-    failed: dict[str, DualError] = {}
-    for action, recreate in ((Action.REPLACE, True), (Action.CREATE, False)):
-        services = _services(plan, desired, action)
-        if services:
-            failed |= _up(services, recreate, engine, progress)
-    for change in plan.changes:
-        if change.action is Action.START:
-            # The container that is there, as it is: Compose might make another one.
-            found = observed.containers[change.address]
-            progress(found.service, "starting")
+        begun: dict[str, Future[None]] = {name: pool.submit(job) for name, job in jobs.items()}
+        for name, job in begun.items():
             try:
-                if found.state == "paused":
-                    engine.unpause(found.id)
-                else:
-                    engine.start(found.id)
+                job.result()
             except EngineUnreachableError:
                 raise
             except DualError as error:
-                progress(found.service, "failed")
-                failed[found.service] = error
-    return failed
+                failures[name] = error
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return failures
 
 
-def _up(
-    services: list[str], recreate: bool, engine: Engine, progress: OnProgress
-) -> dict[str, DualError]:
-    """All at once, which is quick; where that fails, one by one, to tell who is to blame."""
-    try:
-        engine.up(services, recreate=recreate, progress=progress)
-    except EngineUnreachableError:
-        raise
-    except DualError as error:
-        if len(services) == 1:
-            progress(services[0], "failed")
-            return {services[0]: error}
-        failed: dict[str, DualError] = {}
-        for service in services:
-            failed |= _up([service], recreate, engine, progress)
-        return failed
-    return {}
+def all_of(failures: Failures, what: str) -> DualError:
+    """Several failures as one error: ``what`` says what they have in common."""
+    return DualError(
+        f"{', '.join(failures)} {what}",
+        why="\n".join(f"{name}: {error.why or error.summary}" for name, error in failures.items()),
+        mend=next((error.mend for error in failures.values() if error.mend), ""),
+    )
 
 
-def _services(plan: Plan, desired: Desired, action: Action) -> list[str]:
-    return [
-        desired.containers[change.address].service
-        for change in plan.changes
-        if change.action is action and change.address in desired.containers
-    ]
+@dataclass(frozen=True)
+class _Round:
+    """One pass over a plan, in the order in which things need each other."""
+
+    plan: Plan
+    desired: Desired
+    observed: Observed
+    engine: Engine
+    progress: OnProgress
+    one_by_one: bool = False
+
+    def run(self) -> Failures:
+        failures = self._remove()
+        failures |= self._rename(without=failures)
+        failures |= self._create(without=failures)
+        failures |= self._attach(without=failures)
+        failures |= self._start(without=failures)
+        return failures
+
+    def _changes(self, *actions: Action, without: Iterable[str] = ()) -> list[Change]:
+        """The changes of containers that are to be, with one of these actions."""
+        failed = set(without)
+        return [
+            change
+            for change in self.plan.changes
+            if change.action in actions
+            and change.address in self.desired.containers
+            and change.address not in failed
+        ]
+
+    def _remove(self) -> Failures:
+        """Workspaces that are gone, and networks that are gone or move with all on them."""
+        gone = self.plan.addresses("network", Action.DELETE, Action.REPLACE)
+        addresses = {c.address for c in self.plan.changes if c.action is Action.DELETE}
+        addresses |= {workspace_address(name) for name in gone}
+        there = self.observed.containers
+        return take_down(
+            [there[address] for address in sorted(addresses) if address in there],
+            [self.observed.networks[f"network.{name}"] for name in gone],
+            self.observed,
+            self.engine,
+            self.progress,
+        )
+
+    def _rename(self, without: Iterable[str]) -> Failures:
+        jobs = {}
+        for change in self._changes(Action.UPDATE, Action.START, without=without):
+            if any(reason.field == "name" for reason in change.reasons):
+                container = self.observed.containers[change.address].id
+                name = self.desired.containers[change.address].name
+                jobs[change.address] = partial(self.engine.rename, container, name)
+        return side_by_side(_STARTS, jobs)
+
+    def _create(self, without: Iterable[str]) -> Failures:
+        """With one call of Compose, which is quick, and takes volumes along as Compose does."""
+        changes = self._changes(Action.CREATE, Action.REPLACE, without=without)
+        groups = [[change] for change in changes] if self.one_by_one else [changes]
+        failures: Failures = {}
+        for group in filter(None, groups):
+            services = [self.desired.containers[change.address].service for change in group]
+            create = partial(self.engine.create, services, self.progress)
+            failed = side_by_side(1, {"": create})
+            failures |= {change.address: error for change in group for error in failed.values()}
+        return failures
+
+    def _attach(self, without: Iterable[str]) -> Failures:
+        """Networks of a proxy that stays: attached live, so that it never restarts for them."""
+        jobs = {}
+        for change in self._changes(Action.UPDATE, Action.START, without=without):
+            for reason in change.reasons if change.address == PROXY else ():
+                if reason.field.startswith("networks."):
+                    key = reason.field.removeprefix("networks.")
+                    ours = key.startswith("ws-")
+                    address = workspace_address(key.removeprefix("ws-")) if ours else PROXY
+                    if address not in without:
+                        jobs[address] = partial(self._attach_to, key, ours=ours)
+        return side_by_side(_STARTS, jobs)
+
+    def _attach_to(self, key: str, *, ours: bool) -> None:
+        proxy, field = self.observed.containers[PROXY], f"networks.{key}"
+        network = f"{self.desired.project}_{key}" if ours else key
+        taken_down = self.plan.addresses("network", Action.DELETE, Action.REPLACE)
+        if field in proxy.fields and not (ours and key.removeprefix("ws-") in taken_down):
+            self.engine.disconnect(network, proxy.id)
+        if field in (wanted := self.desired.containers[PROXY].fields):
+            self.engine.connect(network, proxy.id, wanted[field])
+
+    def _start(self, without: Iterable[str]) -> Failures:
+        jobs: dict[str, Callable[[], None]] = {}
+        for change in self._changes(Action.CREATE, Action.REPLACE, Action.START, without=without):
+            container = self.desired.containers[change.address].name
+            start = self.engine.start
+            if change.action is Action.START:
+                found = self.observed.containers[change.address]
+                container = found.id
+                start = self.engine.unpause if found.state == "paused" else start
+            jobs[change.address] = partial(self._start_one, change.address, start, container)
+        return side_by_side(_STARTS, jobs)
+
+    def _start_one(self, address: str, start: Callable[[str], None], container: str) -> None:
+        service = self.desired.containers[address].service
+        self.progress(service, "starting")
+        start(container)
+        self.progress(service, "started")
 
 
-def _attach(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> None:
-    """Networks of a proxy that stays: attached live, so that it never restarts for them."""
-    gone = set(plan.addresses("network", Action.REPLACE, Action.DELETE))
-    for change in plan.changes:
-        if change.address != PROXY or change.action not in (Action.UPDATE, Action.START):
-            continue
-        for key, before, after in _network_reasons(change):
-            ours = key.startswith("ws-")
-            network = f"{desired.project}_{key}" if ours else key
-            if before is not None and not (ours and key.removeprefix("ws-") in gone):
-                engine.disconnect(network, observed.containers[PROXY].id)
-            if after is not None:
-                engine.connect(network, observed.containers[PROXY].id, after)
+def take_down(
+    containers: Iterable[ObservedContainer],
+    networks: Iterable[ObservedNetwork],
+    observed: Observed,
+    engine: Engine,
+    progress: OnProgress,
+) -> Failures:
+    """Remove containers and networks, workspace by workspace; return what could not be removed.
 
+    The proxy is detached from these networks, live; if it goes itself, it goes last.
+    """
+    proxy = observed.containers.get(PROXY)
+    parts: dict[str, tuple[list[ObservedContainer], list[ObservedNetwork]]] = {}
+    for container in containers:
+        is_proxy = proxy and container.id == proxy.id
+        name = container.service or container.name
+        address = PROXY if is_proxy else workspace_address(name)
+        parts.setdefault(address, ([], []))[0].append(container)
+    for network in networks:
+        name = network_address(network.key).partition(".")[2]
+        address = PROXY if name == PROXY_SERVICE else workspace_address(name)
+        parts.setdefault(address, ([], []))[1].append(network)
 
-def _network_reasons(change: Change) -> list[tuple[str, str | None, str | None]]:
-    return [
-        (reason.field.removeprefix("networks."), reason.before, reason.after)
-        for reason in change.reasons
-        if reason.field.startswith("networks.")
-    ]
+    def remove(address: str) -> None:
+        doomed, emptied = parts[address]
+        for network in emptied:
+            if proxy and proxy not in doomed and f"networks.{network.key}" in proxy.fields:
+                engine.disconnect(network.name, proxy.id)
+        for container in doomed:
+            progress(container.service, "removing")
+            engine.remove(container.id)
+            progress(container.service, "removed")
+        for network in emptied:
+            engine.remove_network(network.name)
+
+    jobs = {address: partial(remove, address) for address in parts}
+    last = {PROXY: jobs.pop(PROXY)} if PROXY in jobs else {}
+    return side_by_side(_STOPS, jobs) | side_by_side(1, last)

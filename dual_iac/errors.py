@@ -42,6 +42,13 @@ class EngineUnreachableError(DualError):
     exit_code = 69
 
 
+class LockedError(DualError):
+    """Somebody else is changing the same project on the same engine."""
+
+    kind = "locked"
+    exit_code = 75
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong in a spec file.

@@ -15,10 +15,30 @@ from typing import Any
 
 from dual_iac.envfile import read_env_file
 from dual_iac.interpolation import has_references, substitute
-from dual_iac.state import LABEL_PROJECT, LABEL_WORKSPACE, Fields
+from dual_iac.state import LABEL_HASH, Fields
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgt]?)i?b?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+LIMITS = {
+    "cpu_shares": "CpuShares",
+    "cpu_quota": "CpuQuota",
+    "cpu_period": "CpuPeriod",
+    "cpuset": "CpusetCpus",
+    "mem_reservation": "MemoryReservation",
+    "memswap_limit": "MemorySwap",
+}
+"""Limits that only a user's template or ``docker update`` sets: Compose's name, and Docker's."""
+
+_OTHERS_LABELS = ("com.docker.", "desktop.docker.io/", "io.podman.")
+
+
+def compared_labels(labels: Mapping[str, str] | None) -> Iterable[tuple[str, str]]:
+    """Labels as fields, without those that engines and Compose add, and the record itself."""
+    for name, value in (labels or {}).items():
+        if name != LABEL_HASH and not name.startswith(_OTHERS_LABELS):
+            yield f"labels.{name}", value
 
 
 def size_in_bytes(text: str) -> int:
@@ -35,7 +55,11 @@ def capabilities(names: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def desired_fields(
-    definition: Mapping[str, Any], folder: Path, environment: Mapping[str, str], project: str
+    service: str,
+    definition: Mapping[str, Any],
+    folder: Path,
+    environment: Mapping[str, str],
+    project: str,
 ) -> tuple[Fields, frozenset[str]]:
     """The fields of one service of a compose file in ``folder``, and the names of hidden ones.
 
@@ -49,7 +73,10 @@ def desired_fields(
             hidden.add(field)
         return substitute(text, environment)
 
-    fields: dict[str, Any] = {"image": read("image", definition["image"])}
+    fields: dict[str, Any] = {
+        "image": read("image", definition["image"]),
+        "name": definition.get("container_name", f"{project}-{service}-1"),
+    }
     for key in ("command", "entrypoint"):
         words = definition.get(key)
         if isinstance(words, str):
@@ -75,6 +102,13 @@ def desired_fields(
         fields["resources.memory"] = size_in_bytes(memory)
     if "pids_limit" in definition:
         fields["resources.pids"] = int(definition["pids_limit"])
+    for key in LIMITS:
+        text = read(f"resources.{key}", definition.get(key, 0))
+        if text in ("0", "-1"):  # unlimited
+            continue
+        fields[f"resources.{key}"] = size_in_bytes(text) if key.startswith("mem") else text
+    if fields.get("resources.memswap_limit") == 2 * fields.get("resources.memory", 0):
+        del fields["resources.memswap_limit"]  # Docker's own choice, as if nobody had said so
 
     for name, value, secret in _environment(definition, folder, environment):
         field = f"env.{name}"
@@ -97,11 +131,8 @@ def desired_fields(
         fields[f"ports.{port['target']}/{port.get('protocol', 'tcp')}"] = published
     for key, network in definition["networks"].items():
         fields[f"networks.{key}"] = (network or {}).get("ipv4_address", "")
-    # Other labels, which a template of the user's may add, show in the hash alone: a
-    # container has labels from its image and from Compose that nobody declared, too.
-    for name in (LABEL_PROJECT, LABEL_WORKSPACE):
-        if name in definition.get("labels", {}):
-            fields[f"labels.{name}"] = read(f"labels.{name}", definition["labels"][name])
+    for field, value in compared_labels(definition.get("labels")):
+        fields[field] = read(field, value)
     return fields, frozenset(hidden)
 
 
@@ -111,7 +142,9 @@ def _environment(
     """Names, values and whether a value must stay hidden; later ones win."""
     variables: list[tuple[str, str, bool]] = []
     for each in definition.get("env_file", ()):
-        path = folder / Path(substitute(each["path"], environment)).expanduser()
+        path = Path(
+            os.path.normpath(folder / Path(substitute(each["path"], environment)).expanduser())
+        )
         variables += [(*item, True) for item in read_env_file(path, environment).items()]
     for name, value in definition.get("environment", {}).items():
         if value is not None:

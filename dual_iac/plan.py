@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from dual_iac.interpolation import has_references
 from dual_iac.model import EDGE_NETWORK
-from dual_iac.render import SEEN_FILE, read_rendered
+from dual_iac.output import SEEN_FILE, read_rendered
 from dual_iac.state import (
+    GONE,
+    LABEL_HASH,
+    LABEL_PROJECT,
     PROXY,
     Desired,
     DesiredContainer,
     Fields,
     Observed,
     ObservedContainer,
+    network_address,
 )
 
 
@@ -49,18 +53,32 @@ class Reason:
 
 @dataclass(frozen=True)
 class Change:
+    """What is to be done to one address, and why.
+
+    ``is_drift`` where dual.yaml still declares what was applied: it is the thing itself that
+    differs, as somebody changed it by hand, or an apply was interrupted.
+    """
+
     address: str
     action: Action
     reasons: tuple[Reason, ...]
+    is_drift: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``changes`` in the order of their addresses; ``untouched`` are the rest."""
+    """``changes`` in the order of their addresses; ``untouched`` are the rest.
+
+    With ``targets``, which are names of workspaces, only what these need is changed.
+    ``left_out`` are the addresses of the changes that don't concern them: ``untouched``, too,
+    unless it is the proxy, of which a part does.
+    """
 
     project: str
     changes: tuple[Change, ...]
     untouched: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -80,35 +98,75 @@ class Plan:
             if change.address.partition(".")[0] == kind and change.action in actions
         )
 
+    def change(self, address: str) -> Change | None:
+        """The change of an address, if there is one."""
+        return next((change for change in self.changes if change.address == address), None)
 
-def make_plan(desired: Desired, observed: Observed) -> Plan:
-    """Compare what should be with what is."""
-    changes: list[Change] = []
-    untouched: list[str] = []
-    for address in _in_order({*desired.containers, *observed.containers}):
-        _note(address, _container(address, desired, observed), changes, untouched)
-    for address in _in_order({*desired.networks, *observed.networks}):
-        _note(address, _network(address, desired, observed), changes, untouched)
+
+def make_plan(desired: Desired, observed: Observed, targets: Iterable[str] = ()) -> Plan:
+    """Compare what should be with what is; with ``targets``, for these workspaces alone."""
+    networks = {
+        address: _network(address, desired, observed)
+        for address in _in_order({*desired.networks, *observed.networks})
+    }
+    found: dict[str, Change | None] = {
+        address: _container(address, desired, observed, networks)
+        for address in _in_order({*desired.containers, *observed.containers})
+    }
+    found |= networks
+    same_routes = desired.files.get(SEEN_FILE) == observed.files.get(SEEN_FILE)
     for address, path in sorted(desired.routes.items()):
-        before, after = observed.files.get(path), desired.files[path]
-        _note(address, _file(address, before, after), changes, untouched)
+        found[address] = _file(address, path, desired, observed, is_drift=same_routes)
     for path in sorted(set(observed.files) - set(desired.files)):
         # An output folder holds rendered files only: the engine reads no others into observed.
-        name = path.rpartition("/")[2].removesuffix(".yaml")
-        changes.append(Change(f"route.{name}", Action.DELETE, (Reason("file", path, None),)))
-    if not changes:
+        address = f"route.{path.rpartition('/')[2].removesuffix('.yaml')}"
+        reason = Reason("file", path, None)
+        found[address] = Change(address, Action.DELETE, (reason,), is_drift=same_routes)
+    if not any(found.values()):
         # With changes elsewhere, the compose file differs for their sake, and is written too.
         for path in sorted(set(desired.files) - set(desired.routes.values())):
-            change = _file(f"file.{path}", observed.files.get(path), desired.files[path])
-            changes += [change] if change else []
-    return Plan(desired.project, tuple(changes), tuple(untouched))
+            if change := _file(f"file.{path}", path, desired, observed, is_drift=True):
+                found[change.address] = change
+    plan = Plan(
+        desired.project,
+        changes=tuple(change for change in found.values() if change),
+        untouched=tuple(address for address, change in found.items() if not change),
+    )
+    return _targeted(plan, tuple(sorted(set(targets))), observed)
 
 
-def _note(address: str, change: Change | None, changes: list[Change], untouched: list[str]) -> None:
-    if change is None:
-        untouched.append(address)
-    else:
-        changes.append(change)
+def _targeted(plan: Plan, targets: tuple[str, ...], observed: Observed) -> Plan:
+    """Of a whole plan, what the targets need: what is theirs, and a proxy that runs."""
+    if not targets:
+        return plan
+    proxy = observed.containers.get(PROXY)
+    comes_up = proxy is None or not proxy.is_up
+    # A proxy that comes up does so as it is declared: on all of its networks.
+    moved = plan.addresses("network", Action.REPLACE) if comes_up else ()
+    chosen = []
+    for change in plan.changes:
+        kind, name = change.address.partition(".")[0], _workspace_of(change.address)
+        needed = comes_up and (
+            change.address == PROXY
+            or (kind == "network" and change.action is not Action.DELETE)
+            or (kind == "workspace" and name in moved)
+        )
+        if needed or name in targets:
+            chosen.append(change)
+        elif change.address == PROXY:
+            fields = {f"networks.ws-{target}" for target in targets}
+            if reasons := tuple(each for each in change.reasons if each.field in fields):
+                chosen.append(replace(change, action=Action.UPDATE, reasons=reasons))
+    whole = {change.address: change for change in chosen if change in plan.changes}
+    left_out = tuple(each.address for each in plan.changes if each.address not in whole)
+    narrowed = {change.address for change in chosen} - set(whole)
+    untouched = (*plan.untouched, *(each for each in left_out if each not in narrowed))
+    return Plan(plan.project, tuple(chosen), untouched, targets, left_out)
+
+
+def _workspace_of(address: str) -> str:
+    """The workspace that an address belongs to: ``main`` for ``network.main``, say."""
+    return address.partition(".")[2].partition("#")[0]
 
 
 def _in_order(addresses: Iterable[str]) -> list[str]:
@@ -116,42 +174,114 @@ def _in_order(addresses: Iterable[str]) -> list[str]:
     return sorted(addresses, key=lambda address: (address != PROXY, address))
 
 
-def _container(address: str, desired: Desired, observed: Observed) -> Change | None:
+def _container(
+    address: str,
+    desired: Desired,
+    observed: Observed,
+    networks: Mapping[str, Change | None],
+) -> Change | None:
     wanted, found = desired.containers.get(address), observed.containers.get(address)
-    if found is None:
-        return Change(address, Action.CREATE, (Reason("container", None, "missing"),))
-    if wanted is None:
-        return Change(address, Action.DELETE, (Reason("declared", True, False),))
+    if found is None and wanted is not None:
+        return _missing(address, wanted, observed)
+    if wanted is None or found is None:
+        return _undeclared(address, observed)
 
     reasons = list(_differences(wanted, found, observed))
-    attachable = address == PROXY and all(
-        # Its published port hangs on edge: to move that is to drop every connection anyway.
-        r.field.startswith("networks.") and r.field != f"networks.{EDGE_NETWORK}"
-        for r in reasons
-    )
     if not reasons and wanted.hash != found.hash:
         reasons.append(Reason("definition", found.hash, wanted.hash))
-        attachable = False
-    if not reasons:
-        for key, network in desired.networks.items():
-            held = observed.networks.get(key)
-            if (
-                f"networks.{network.key}" in wanted.fields
-                and held
-                and held.subnet != network.subnet
-            ):
-                reasons.append(Reason(f"networks.{network.key}", held.subnet, network.subnet))
-        attachable = False
+    moved = list(_moved_networks(wanted, reasons, desired, observed, networks))
+    reasons += moved
     if address == PROXY and found.running and not _follows_its_files(desired, observed):
         reasons.append(Reason("routes", observed.routes_seen or "none read", "those in its files"))
-        attachable = False
-    if reasons and not attachable:
-        return Change(address, Action.REPLACE, tuple(reasons))
-    if not found.running:
-        return Change(address, Action.START, (*reasons, Reason("state", found.state, "running")))
+    if found.state in ("dead", "removing"):
+        reasons.append(Reason("state", found.state, "running"))
+    drift = (
+        wanted.hash == found.hash
+        and not moved
+        and not any(_is_explained(address, reason, wanted, networks) for reason in reasons)
+    )
+    if not all(_in_place(address, reason) for reason in reasons):
+        return Change(address, Action.REPLACE, tuple(reasons), drift)
+    if not found.is_up:
+        reasons.append(Reason("state", found.state, "running"))
+        return Change(address, Action.START, tuple(reasons), is_drift=True)
     if reasons:
-        return Change(address, Action.UPDATE, tuple(reasons))
+        return Change(address, Action.UPDATE, tuple(reasons), drift)
     return None
+
+
+def _missing(address: str, wanted: DesiredContainer, observed: Observed) -> Change:
+    """A container that is new in dual.yaml, or one that somebody removed."""
+    last = _map(_map(observed.rendered.get("services")).get(wanted.service))
+    if not last:
+        return Change(address, Action.CREATE, (Reason("declared", False, True),))
+    # A fresh clone has a rendered project, too; networks only where it was applied.
+    applied = (
+        network_address(EDGE_NETWORK if address == PROXY else f"ws-{wanted.service}")
+        in observed.networks
+    )
+    same = _map(last.get("labels")).get(LABEL_HASH) == wanted.hash
+    reason = Reason("container", "missing", "running")
+    return Change(address, Action.CREATE, (reason,), is_drift=applied and same)
+
+
+def _is_explained(
+    address: str,
+    reason: Reason,
+    wanted: DesiredContainer,
+    networks: Mapping[str, Change | None],
+) -> bool:
+    """Whether a difference is nobody's doing, though the definition is what was applied.
+
+    A variable or an image has moved on, or, for the proxy, whose hash leaves its networks out,
+    a network comes or goes.
+    """
+    if reason.field in {*wanted.hidden, "image.id"}:
+        return True
+    if reason.field.startswith("env.") and "env_file" in wanted.definition:
+        return True  # a variable that stands in no file any more is not hidden, either
+    network = network_address(reason.field.removeprefix("networks."))
+    return address == PROXY and reason.before != GONE and networks.get(network) is not None
+
+
+def _in_place(address: str, reason: Reason) -> bool:
+    """Whether a field can be changed on the container that is there.
+
+    The proxy's networks can, but for the one that its published port hangs on: to move that
+    is to drop every connection anyway.
+    """
+    is_network = reason.field.startswith("networks.") and reason.before != GONE
+    is_edge = reason.field == f"networks.{EDGE_NETWORK}"
+    return reason.field == "name" or (address == PROXY and is_network and not is_edge)
+
+
+def _undeclared(address: str, observed: Observed) -> Change:
+    """A container that nobody declares any more, or that never was dual's."""
+    found = observed.containers[address]
+    if "#" in address or f"labels.{LABEL_PROJECT}" not in found.fields:
+        reason = Reason("container", found.name, None)
+        return Change(address, Action.DELETE, (reason,), is_drift=True)
+    return Change(address, Action.DELETE, (Reason("declared", True, False),))
+
+
+def _moved_networks(
+    wanted: DesiredContainer,
+    known: Iterable[Reason],
+    desired: Desired,
+    observed: Observed,
+    networks: Mapping[str, Change | None],
+) -> Iterable[Reason]:
+    """The networks of a container that are replaced, even where its own address stays."""
+    fields = {reason.field for reason in known}
+    for address, change in networks.items():
+        if change and change.action is Action.REPLACE:
+            field = f"networks.{desired.networks[address].key}"
+            if field in wanted.fields and field not in fields:
+                before, after = observed.networks[address], desired.networks[address]
+                if before.subnet != after.subnet:
+                    yield Reason(field, before.subnet, after.subnet)
+                else:
+                    yield Reason(field, before.hash or None, after.hash)
 
 
 def _follows_its_files(desired: Desired, observed: Observed) -> bool:
@@ -216,27 +346,44 @@ def _map(value: Any) -> Mapping[str, Any]:
 def _network(address: str, desired: Desired, observed: Observed) -> Change | None:
     wanted, found = desired.networks.get(address), observed.networks.get(address)
     if found is None and wanted is not None:
-        return Change(address, Action.CREATE, (Reason("subnet", None, wanted.subnet),))
-    if wanted is None and found is not None:
-        return Change(address, Action.DELETE, (Reason("declared", True, False),))
-    if wanted and found and wanted.subnet != found.subnet:
+        left = any(
+            each.fields.get(f"networks.{wanted.key}") == GONE
+            for each in observed.containers.values()
+        )
+        reason = Reason("subnet", None, wanted.subnet)
+        return Change(address, Action.CREATE, (reason,), is_drift=left)
+    if wanted is None or found is None:
+        found = observed.networks[address]
+        if found.hash:
+            return Change(address, Action.DELETE, (Reason("declared", True, False),))
+        reason = Reason("network", found.name, None)  # never was dual's
+        return Change(address, Action.DELETE, (reason,), is_drift=True)
+    drift = found.hash in ("", wanted.hash)
+    if wanted.subnet != found.subnet:
         reason = Reason("subnet", found.subnet, wanted.subnet)
+        return Change(address, Action.REPLACE, (reason,), is_drift=drift)
+    if wanted.hash != found.hash:
+        reason = Reason("definition", found.hash or None, wanted.hash)
         return Change(address, Action.REPLACE, (reason,))
     return None
 
 
-def _file(address: str, before: str | None, after: str) -> Change | None:
+def _file(
+    address: str, path: str, desired: Desired, observed: Observed, *, is_drift: bool
+) -> Change | None:
+    before, after = observed.files.get(path), desired.files[path]
     if before is None:
-        return Change(address, Action.CREATE, (Reason("file", None, "missing"),))
+        return Change(address, Action.CREATE, (Reason("file", None, path),), is_drift)
     if before == after:
         return None
-    old, new = _flat(read_rendered(before)), _flat(read_rendered(after))
+    old, new = (_flat(dict(read_rendered(text))) for text in (before, after))
     reasons = [
         Reason(key, old.get(key), new.get(key))
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]
-    return Change(address, Action.UPDATE, tuple(reasons) or (Reason("text", "edited", "rendered"),))
+    edited = (Reason("text", "edited", "rendered"),)
+    return Change(address, Action.UPDATE, tuple(reasons) or edited, is_drift)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

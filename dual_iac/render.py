@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,17 @@ from dual_iac.model import (
     Project,
     Workspace,
 )
+from dual_iac.output import (
+    COMPOSE_FILE,
+    OUTPUT_FOLDER,
+    PROXY_PORT,
+    ROUTES_FOLDER,
+    ROUTES_HEADER,
+    ROUTES_HOST,
+    SEEN_FILE,
+    STATIC_FILE,
+    load_yaml,
+)
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -41,23 +52,7 @@ from dual_iac.state import (
     workspace_address,
 )
 
-try:
-    from yaml import CSafeLoader as YamlLoader
-except ImportError:  # pragma: no cover - a PyYAML without libyaml, some 10 times slower
-    from yaml import SafeLoader as YamlLoader  # type: ignore[assignment]
-
-OUTPUT_FOLDER = "compose"
-COMPOSE_FILE = "compose.yaml"
-ROUTES_FOLDER = "traefik/routes"
-SEEN_FILE = f"{ROUTES_FOLDER}/{PROXY_SERVICE}.yaml"
-"""A route of the proxy's own, that tells which state of all others Traefik has read: a watch
-that died, or a mount of a folder that was removed since, shows in no other way."""
-ROUTES_HOST = "dual.invalid"
-ROUTES_HEADER = "X-Dual-Routes"
 OVERRIDES_FOLDER = ".dual/templates"
-PROXY_PORT = 8000
-"""Where Traefik listens inside its container: above 1023, as it holds no capability."""
-
 _HASH_LENGTH = 16
 # A NUL, escaped: no value of a spec can be one, so to_yaml never writes this for another.
 _HASH_PLACEHOLDER = '"\\u0000"'
@@ -208,11 +203,12 @@ class _Renderer:
         self.folder = folder
         self.output = output
         self.variables = variables
-        self.networks = {network.key: network for network in networks}
+        self.places = {network.key: network for network in networks}
         templates = template_environment(folder)
         templates.globals["project"] = project
         self.templates = templates
         self.containers: dict[str, DesiredContainer] = {}
+        self.networks: dict[str, DesiredNetwork] = {}
         self.files: dict[str, str] = {}
         self.routes: dict[str, str] = {}
         self.volumes: list[VolumePlace] = []
@@ -227,17 +223,14 @@ class _Renderer:
         self.files[SEEN_FILE] = self._seen()
         compose = self.templates.get_template("compose.yaml.j2").render(
             services=services,
-            networks=self.networks.values(),
+            networks=[self._network(place) for place in self.places.values()],
             volumes=self.volumes,
         )
         return Desired(
             project=self.project.name,
-            files={COMPOSE_FILE: compose, "traefik/traefik.yaml": static, **self.files},
+            files={COMPOSE_FILE: compose, STATIC_FILE: static, **self.files},
             containers=self.containers,
-            networks={
-                network_address(key): DesiredNetwork(key, network.subnet)
-                for key, network in self.networks.items()
-            },
+            networks=self.networks,
             routes=self.routes,
         )
 
@@ -245,14 +238,14 @@ class _Renderer:
         text = self.templates.get_template("proxy.yaml.j2").render(
             service=PROXY_SERVICE,
             port=PROXY_PORT,
-            networks=self.networks.values(),
+            networks=self.places.values(),
             hash=Raw(_HASH_PLACEHOLDER),
         )
         # Traefik reads its static configuration once: another one needs another container.
         return self._service(PROXY, PROXY_SERVICE, text, also=static)
 
     def _workspace(self, workspace: Workspace) -> Raw:
-        network = self.networks[f"ws-{workspace.name}"]
+        network = self.places[f"ws-{workspace.name}"]
         source = workspace.source.path if workspace.source else None
         text = self.templates.get_template("workspace.yaml.j2").render(
             workspace=workspace,
@@ -271,6 +264,15 @@ class _Renderer:
         )
         self.routes[route_address(workspace.name)] = path
         return self._service(workspace_address(workspace.name), workspace.name, text)
+
+    def _network(self, place: NetworkPlace) -> Raw:
+        text = self.templates.get_template("network.yaml.j2").render(
+            network=place, hash=Raw(_HASH_PLACEHOLDER)
+        )
+        # Its text is its definition, spaces aside: to read thousands back takes too long.
+        digest = _digest(text, {place.key: text.split()}, f"network {place.key}")
+        self.networks[network_address(place.key)] = DesiredNetwork(place.key, place.subnet, digest)
+        return _with_digest(text, digest)
 
     def _seen(self) -> str:
         routes = "".join(self.files[path] for path in sorted(self.files))
@@ -299,21 +301,15 @@ class _Renderer:
 
     def _service(self, address: str, service: str, text: str, also: str = "") -> Raw:
         """Read a rendered service back: note what it amounts to, and put its hash in."""
-        definition = _parsed(text, service)
-        if _HASH_PLACEHOLDER not in text:
-            raise DualError(
-                f"The template of service {service} leaves out the label dev.dual.hash",
-                why="the label records what was applied: without it, no plan would be empty",
-                mend="add to its labels: dev.dual.hash: {{ hash }}",
-            )
+        what = f"service {service}"
+        definition = _parsed(text, service, what)
         # The proxy is attached to networks as it runs, which no label could follow. They are
         # compared one by one.
         kept = {k: v for k, v in definition.items() if address != PROXY or k != "networks"}
-        canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), default=str) + also
-        digest = hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_LENGTH]
+        digest = _digest(text, kept, what, also)
         try:
             fields, hidden = desired_fields(
-                definition, self.output, self.variables, self.project.name
+                service, definition, self.output, self.variables, self.project.name
             )
         except InterpolationError as error:
             raise DualError(
@@ -335,21 +331,38 @@ class _Renderer:
                 mend=f"write it as the shipped one does, or remove it from {OVERRIDES_FOLDER}",
             ) from error
         self.containers[address] = DesiredContainer(service, digest, definition, fields, hidden)
-        return Raw(text.replace(_HASH_PLACEHOLDER, f'"{digest}"').rstrip("\n"))
+        return _with_digest(text, digest)
 
 
-def _parsed(text: str, service: str) -> dict[str, Any]:
+def _parsed(text: str, name: str, what: str) -> dict[str, Any]:
+    """What a template rendered to: the definition of one service or network."""
     try:
-        definition = yaml.load(text, Loader=YamlLoader)[service]
+        definition = load_yaml(text)[name]
     except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise DualError(
-            f"The template of service {service} does not render to a service",
+            f"The template of {what} does not render to a {what.split()[0]}",
             why=str(error),
             mend=f"compare your template in {OVERRIDES_FOLDER} with the shipped one",
         ) from error
     if not isinstance(definition, dict):
-        raise DualError(f"The template of service {service} renders to no map of keys")
+        raise DualError(f"The template of {what} renders to no map of keys")
     return definition
+
+
+def _digest(text: str, definition: Mapping[str, Any], what: str, also: str = "") -> str:
+    """The hash of a definition, and of ``also``; it goes where the text leaves room for it."""
+    if _HASH_PLACEHOLDER not in text:
+        raise DualError(
+            f"The template of {what} leaves out the label dev.dual.hash",
+            why="the label records what was applied: without it, no plan would be empty",
+            mend="add to its labels: dev.dual.hash: {{ hash }}",
+        )
+    canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"), default=str) + also
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_LENGTH]
+
+
+def _with_digest(text: str, digest: str) -> Raw:
+    return Raw(text.replace(_HASH_PLACEHOLDER, f'"{digest}"').rstrip("\n"))
 
 
 def allocate_subnets(
@@ -398,37 +411,3 @@ def _place(subnet: str | None, first: int, size: int) -> int | None:
     place, rest = divmod(int(network.network_address) - first, 2 ** (32 - SUBNET_PREFIX))
     good = network.prefixlen == SUBNET_PREFIX and rest == 0 and 0 <= place < size
     return place if good else None
-
-
-@lru_cache(maxsize=16)
-def read_rendered(text: str) -> Mapping[str, Any]:
-    """What a compose.yaml declares; nothing where it isn't one (a merge conflict, say).
-
-    Kept, as one run reads the same text for the record of subnets, the plan and the guard.
-    """
-    try:
-        data = yaml.load(text, Loader=YamlLoader)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none, say
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def routes_written(files: Mapping[str, str]) -> str | None:
-    """Which state of the route files an output folder declares; None if it does not say."""
-    middlewares: Any = read_rendered(files.get(SEEN_FILE, ""))
-    for key in ("http", "middlewares", PROXY_SERVICE, "headers", "customResponseHeaders"):
-        middlewares = middlewares.get(key) if isinstance(middlewares, dict) else None
-    written = middlewares.get(ROUTES_HEADER) if isinstance(middlewares, dict) else None
-    return None if written is None else str(written)
-
-
-def subnets_of(rendered: Mapping[str, Any], project: str) -> dict[str, str]:
-    """The subnets that the rendered compose file of a project gives to its networks."""
-    subnets = {}
-    networks = rendered.get("networks") if rendered.get("name") == project else None
-    for key, network in networks.items() if isinstance(networks, dict) else ():
-        try:
-            subnets[str(key)] = str(network["ipam"]["config"][0]["subnet"])
-        except (KeyError, TypeError, IndexError):
-            continue
-    return subnets

@@ -11,8 +11,8 @@ the engine the observed ones from what Docker reports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dual_iac.model import EDGE_NETWORK, PROXY_SERVICE
@@ -22,6 +22,9 @@ PROXY = "proxy"
 LABEL_PROJECT = "dev.dual.project"
 LABEL_WORKSPACE = "dev.dual.workspace"
 LABEL_HASH = "dev.dual.hash"
+
+GONE = "gone"
+"""Stands for the address in a network that a container refers to, but that was removed."""
 
 Fields = Mapping[str, Any]
 
@@ -60,13 +63,22 @@ class DesiredContainer:
     def image(self) -> str:
         return str(self.fields["image"])
 
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return str(self.fields["name"])
+
 
 @dataclass(frozen=True)
 class DesiredNetwork:
-    """A network of the rendered project; ``key`` is its name in the compose file."""
+    """A network of the rendered project; ``key`` is its name in the compose file.
+
+    ``hash`` stands for its whole definition, the label that records it aside.
+    """
 
     key: str
     subnet: str
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,11 @@ class ObservedContainer:
     def running(self) -> bool:
         return self.state == "running"
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the engine keeps it running: a command that ends is started again."""
+        return self.state in ("running", "restarting")
+
 
 @dataclass(frozen=True)
 class ObservedNetwork:
@@ -125,6 +142,7 @@ class ObservedNetwork:
     name: str
     key: str
     subnet: str
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -139,6 +157,7 @@ class ObservedImage:
 class Observed:
     """What is: on the engine, and in the output directory.
 
+    ``one_offs`` are containers of ``docker compose run``: nobody's but theirs who ran them.
     ``images`` is keyed by reference and by id. ``files`` maps paths inside the output
     directory to texts; ``rendered`` is what the compose.yaml among them declares.
     ``routes_written`` is the state of the route files there, ``routes_seen`` the one that a
@@ -147,6 +166,7 @@ class Observed:
 
     containers: Mapping[str, ObservedContainer] = field(default_factory=dict)
     networks: Mapping[str, ObservedNetwork] = field(default_factory=dict)
+    one_offs: tuple[ObservedContainer, ...] = ()
     images: Mapping[str, ObservedImage] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     rendered: Mapping[str, Any] = field(default_factory=dict)
@@ -155,3 +175,15 @@ class Observed:
 
     def workspace(self, name: str) -> ObservedContainer | None:
         return self.containers.get(workspace_address(name))
+
+    def only(self, names: Collection[str]) -> Observed:
+        """What belongs to some workspaces; everything without names."""
+        if not names:
+            return self
+        keys = {f"ws-{name}" for name in names}
+        return replace(
+            self,
+            containers={a: each for a, each in self.containers.items() if each.service in names},
+            networks={a: each for a, each in self.networks.items() if each.key in keys},
+            one_offs=tuple(each for each in self.one_offs if each.service in names),
+        )

@@ -33,6 +33,7 @@ main() {
             prepare_compose
             prepare_images traefik:v3.7.15 busybox:1.35 dual-lab:bookworm
             prepare_browser
+            prepare_namespaces
             ;;
         *)
             die 64 "usage: scripts/setup.sh python|demo|test"
@@ -233,6 +234,17 @@ paths = SeleniumManager().binary_paths(["--browser", "chrome"])
 for program in (paths["driver_path"], paths["browser_path"]):
     subprocess.run([program, "--version"], check=True, timeout=30)
 PYTHON
+}
+
+# --- Namespaces --------------------------------------------------------------
+
+# Tests that kill an engine start one of their own, apart from this machine's. Who can't
+# install these can't do that either: those tests say so.
+prepare_namespaces() {
+    if { has ip && has nsenter && has unshare; } || ! can_apt; then
+        return
+    fi
+    apt_install iproute2 util-linux || die 1 "iproute2 and util-linux could not be installed"
 }
 
 main "$@"

@@ -12,16 +12,17 @@ from dual_iac.fields import desired_fields, size_in_bytes
 from dual_iac.interpolation import InterpolationError
 from dual_iac.state import LABEL_HASH, LABEL_PROJECT, LABEL_WORKSPACE
 
+CPUSET = {"resources.cpuset": "0,1"}
 VARIABLES = {"SECRET": "s3cret", "TAG": "22", "DIR": "/data", "MEM": "2g", "CPUS": "1.5"}
 
 
 def fields_of(
     folder: Path, variables: Mapping[str, str] = VARIABLES, **service: Any
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """The fields of a service besides its image, and the names of hidden ones."""
+    """The fields of a service besides its image and its name, and the names of hidden ones."""
     definition = {"image": "node", "networks": {}, **service}
-    fields, hidden = desired_fields(definition, folder, variables, "shop")
-    return {name: value for name, value in fields.items() if name != "image"}, hidden
+    fields, hidden = desired_fields("main", definition, folder, variables, "shop")
+    return {name: fields[name] for name in fields if name not in ("image", "name")}, hidden
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,21 @@ def test_no_sizes(text: str) -> None:
         ),
         (
             {"labels": {LABEL_PROJECT: "shop", LABEL_WORKSPACE: "a", LABEL_HASH: "x", "my": "l"}},
-            {f"labels.{LABEL_PROJECT}": "shop", f"labels.{LABEL_WORKSPACE}": "a"},
+            {
+                f"labels.{LABEL_PROJECT}": "shop",
+                f"labels.{LABEL_WORKSPACE}": "a",
+                "labels.my": "l",
+            },
         ),
+        ({"labels": {"com.docker.compose.x": "1", "desktop.docker.io/x": "1"}}, {}),
+        # Docker's own words for limits that only a user's template sets.
+        ({"cpu_shares": 512, "cpuset": "0,1"}, {"resources.cpu_shares": "512"} | CPUSET),
+        ({"mem_reservation": "1m"}, {"resources.mem_reservation": 2**20}),
+        ({"memswap_limit": -1}, {}),
+        # What the engine shows as unset: were these fields, no plan would ever be empty.
+        ({"cpu_shares": 0}, {}),
+        ({"mem_limit": "1k", "memswap_limit": "2k"}, {"resources.memory": 1024}),
+        ({"memswap_limit": "2k"}, {"resources.memswap_limit": 2048}),
     ],
 )
 def test_fields(tmp_path: Path, service: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -124,8 +138,8 @@ def test_what_comes_out_of_variables_is_hidden(
 
 def test_the_image(tmp_path: Path) -> None:
     definition = {"image": "node:$TAG", "networks": {}}
-    fields, hidden = desired_fields(definition, tmp_path, VARIABLES, "shop")
-    assert fields == {"image": "node:22"}
+    fields, hidden = desired_fields("main", definition, tmp_path, VARIABLES, "shop")
+    assert fields == {"image": "node:22", "name": "shop-main-1"}
     assert hidden == {"image"}
 
 
@@ -159,6 +173,23 @@ def test_bind_mounts_follow_links_and_home(tmp_path: Path, monkeypatch: pytest.M
         fields, hidden = fields_of(tmp_path, volumes=[mount])
         assert fields == {"mounts./w": f"bind {place} (read-only)"}
         assert not hidden
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [({}, "shop-main-1"), ({"container_name": "mine"}, "mine")],
+)
+def test_the_name(tmp_path: Path, keys: dict[str, Any], name: str) -> None:
+    definition = {"image": "node", "networks": {}, **keys}
+    assert desired_fields("main", definition, tmp_path, {}, "shop")[0]["name"] == name
+
+
+def test_an_env_file_is_found_before_the_folder_is_there(tmp_path: Path) -> None:
+    """As Compose does, which puts paths together before it opens them."""
+    (tmp_path / "one.env").write_text("A=s3cret\n")
+    fields, hidden = fields_of(tmp_path / "not-made-yet", env_file=[{"path": "../one.env"}])
+    assert fields == {"env.A": "s3cret"}
+    assert hidden == {"env.A"}
 
 
 def test_env_files(tmp_path: Path) -> None:

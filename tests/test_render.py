@@ -16,14 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dual_iac.errors import DualError
+from dual_iac.output import read_rendered, subnets_of
 from dual_iac.render import (
     NetworkPlace,
     Raw,
     allocate_subnets,
-    read_rendered,
     render,
     shipped_templates,
-    subnets_of,
     to_yaml,
 )
 from dual_iac.spec import parse_project
@@ -180,6 +179,7 @@ def test_a_workspace_with_everything() -> None:
         },
     }
     assert container.fields == {
+        "name": "shop-feat-auth-1",
         "image": "node:22-slim",
         "command": ("npm", "run", "a b"),
         "hostname": "feat-auth",

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from itertools import pairwise
+from typing import Any
 
 import typer
 
@@ -15,7 +17,29 @@ from dual_iac.cli import daily, doctor, lifecycle, project  # noqa: F401 - they 
 from dual_iac.cli.app import Format, app, current
 from dual_iac.errors import DualError, UsageError
 
-INTERRUPTED = 130
+
+class _Stopped(BaseException):
+    """A signal that asks this process to end.
+
+    No KeyboardInterrupt: typer would take that for itself, and say nothing.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
+_stops = 0
+"""How many such signals have come."""
+
+
+def _stop(number: int, _: Any) -> None:
+    """What has begun is let end, and no more is begun. Who asks twice means at once."""
+    global _stops
+    _stops += 1
+    if _stops > 1:
+        os._exit(128 + number)
+    raise _Stopped(number)
+
 
 # typer's own UsageError, wherever this version of it keeps that class.
 _TyperUsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -23,6 +47,9 @@ _TyperUsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """Run the command line; exits with the code that DESIGN gives to each outcome."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
     sys.exit(run())
 
 
@@ -40,9 +67,12 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(error)
     except _TyperUsageError as error:
         return _usage(error)
+    except _Stopped as stop:
+        print("Interrupted.", file=sys.stderr)
+        return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # Whoever read our output has gone: nothing is wrong, and nothing more is to be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -20,7 +21,7 @@ from dual_iac.errors import DualError, UsageError
 if TYPE_CHECKING:
     from dual_iac.engine.docker import DockerEngine
     from dual_iac.model import Project, Workspace
-    from dual_iac.state import Desired
+    from dual_iac.state import Desired, Observed
 
 
 class Format(StrEnum):
@@ -135,14 +136,14 @@ class Place:
 
     @property
     def output(self) -> Path:
-        from dual_iac.render import OUTPUT_FOLDER
+        from dual_iac.output import OUTPUT_FOLDER
 
         return self.folder / OUTPUT_FOLDER
 
     @cached_property
     def rendered(self) -> Mapping[str, Any]:
         """What the last render left: the record of the subnets given."""
-        from dual_iac.render import COMPOSE_FILE, read_rendered
+        from dual_iac.output import COMPOSE_FILE, read_rendered
 
         try:
             return read_rendered((self.output / COMPOSE_FILE).read_text("utf-8"))
@@ -155,7 +156,8 @@ class Place:
         return load_project(self.spec, check_host=check_host)
 
     def render(self, project: Project, output: Path | None = None) -> Desired:
-        from dual_iac.render import render, subnets_of
+        from dual_iac.output import subnets_of
+        from dual_iac.render import render
         from dual_iac.spec import environment
 
         return render(
@@ -165,6 +167,16 @@ class Place:
             given_subnets=subnets_of(self.rendered, project.name),
             environment=environment(self.folder),
         )
+
+    def render_and_observe(
+        self, project: Project, engine: DockerEngine
+    ) -> tuple[Desired, Observed]:
+        """What should be, and what is. Side by side: the one computes, the other waits."""
+        with ThreadPoolExecutor(1) as pool:
+            observing = pool.submit(engine.observe, routes=True)
+            desired = self.render(project)
+            observed = observing.result()
+        return desired, engine.with_images(observed, desired.images)
 
     def engine(self, project: Project) -> DockerEngine:
         from dual_iac.engine.docker import DockerEngine

@@ -278,15 +278,18 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
     project = place.load()
     services = _services(project, names)
     engine = place.engine(project)
-    found = {container.service for container in engine.observe().containers.values()}
-    if missing := [name for name in services if name not in found]:
-        mend = _mend(project, missing[0], None)
-        raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
+    progress = Progress()
+    with engine.lock():
+        found = {container.service for container in engine.observe().containers.values()}
+        if missing := [name for name in services if name not in found]:
+            mend = _mend(project, missing[0], None)
+            raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
+        with progress:
+            for name in services:
+                progress(name, f"{action}{'p' if action == 'stop' else ''}ing")
+            engine.lifecycle(action, services)
     workspaces = [project.workspaces[name] for name in services if name in project.workspaces]
-    with Progress() as progress:
-        for name in services:
-            progress(name, f"{action}{'p' if action == 'stop' else ''}ing")
-        engine.lifecycle(action, services)
+    with progress:
         waiting = [] if action == "stop" else workspaces
         failed = wait_until_ready(project, waiting, engine, progress)
     for problem in failed:

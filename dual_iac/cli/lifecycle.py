@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,13 +19,17 @@ from dual_iac.cli.app import (
     current,
     here,
     set_format,
+    unknown_name,
 )
 from dual_iac.cli.project import DIFFERENCES
+from dual_iac.errors import UsageError
 
 if TYPE_CHECKING:
-    from dual_iac.model import Project
+    from dual_iac.model import Project, Workspace
     from dual_iac.plan import Plan
+    from dual_iac.state import Observed
     from dual_iac.verify.ready import NotReady
+    from dual_iac.view.progress import Progress
 
 
 def duration(text: str) -> timedelta:
@@ -36,34 +41,62 @@ def duration(text: str) -> timedelta:
         raise typer.BadParameter("write a duration like 30s or 1m30s") from None
 
 
+PlanArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME|FILE",
+        help="Workspaces (default: all), or a plan that plan --out saved.",
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 def plan(
+    arguments: PlanArguments = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Save it, for dual apply FILE.")
+    ] = None,
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 if there is anything to do.")
     ] = False,
     format_: FormatOption = None,
 ) -> None:
-    """Show what apply would do, and why. Changes nothing."""
+    """Show what apply would do, and why. Changes nothing.
+
+    With names, only for these workspaces. With a file, the plan that was saved there.
+    """
     from dual_iac.plan import make_plan
-    from dual_iac.view import console, print_json
-    from dual_iac.view.plan import plan_data, plan_text
 
     set_format(format_)
-    place = here()
-    project = place.load(check_host=True)
-    desired = place.render(project)
-    observed = place.engine(project).observe(desired.images, routes=True)
-    planned = make_plan(desired, observed)
-    if current.json:
-        print_json(plan_data(planned))
+    if saved_in := plan_file(arguments):
+        from dual_iac.saved import plan_of, read_plan
+
+        if out:
+            raise UsageError("A saved plan can't be saved again", mend="leave out --out, or FILE")
+        planned = plan_of(read_plan(saved_in))
     else:
-        console().print(plan_text(planned))
+        place = here()
+        project = place.load(check_host=True)
+        if out and is_workspace(out, project):
+            mend = f"give the file another name: {out}.plan, say"
+            raise UsageError(f"{out} is the name of a workspace", mend=mend)
+        desired, observed = place.render_and_observe(project, place.engine(project))
+        planned = make_plan(desired, observed, targets(arguments, project, observed))
+        if out:
+            from dual_iac.saved import save_plan
+
+            save_plan(out, planned, desired, observed)
+    show_plan(planned)
+    if out:
+        tell(f"Saved. Carry it out with: dual apply {out}")
     if detailed_exitcode and planned:
         raise typer.Exit(DIFFERENCES)
 
 
 @app.command()
 def apply(
+    arguments: PlanArguments = None,
     yes: Yes = False,
     timeout: Annotated[
         timedelta | None,
@@ -74,26 +107,84 @@ def apply(
     """Make this machine match dual.yaml.
 
     Shows the plan, asks, carries it out, and waits until every workspace answers. Who isn't
-    in the plan is not touched.
+    in the plan is not touched. With names, only these workspaces; with a file, the plan that
+    was saved there, and only if nothing has moved since.
     """
     from dual_iac.apply import apply_plan
     from dual_iac.plan import make_plan
+    from dual_iac.saved import check_current, read_plan
     from dual_iac.verify.ready import wait_until_ready
-    from dual_iac.view.progress import Progress
 
     set_format(format_)
+    saved_in = plan_file(arguments)
+    saved = read_plan(saved_in) if saved_in else None
     place = here()
     project = place.load(check_host=True)
-    desired = place.render(project)
     engine = place.engine(project)
-    observed = engine.observe(desired.images, routes=True)
-    planned = make_plan(desired, observed)
-    if planned and not approved(planned, yes=yes):
-        raise declined()
-    with Progress() as progress:
-        refused = apply_plan(planned, desired, observed, engine, place.output, progress)
-        failed = wait_until_ready(project, project.enabled, engine, progress, timeout, refused)
-    report(project, planned, failed)
+    with engine.lock():
+        desired, observed = place.render_and_observe(project, engine)
+        names = saved.targets if saved else targets(arguments, project, observed)
+        planned = make_plan(desired, observed, names)
+        if saved and saved_in:
+            check_current(saved_in, saved, planned, desired, observed)
+        if planned and not approved(planned, yes=yes):
+            raise declined()
+        with show_progress() as progress:
+            refused = apply_plan(planned, desired, observed, engine, place.output, progress)
+    asked = [each for each in project.enabled if not names or each.name in names]
+    with progress:
+        failed = wait_until_ready(project, asked, engine, progress, timeout, refused)
+    report(project, planned, asked, failed)
+
+
+def plan_file(arguments: Sequence[str] | None) -> Path | None:
+    """The saved plan that a command line names in place of workspaces; None if it names none.
+
+    Names of workspaces have no dot and no slash, and what is one is taken for one.
+    """
+    if not arguments or len(arguments) != 1:
+        return None
+    path = Path(arguments[0])
+    if {".", "/"} & set(arguments[0]):
+        return path
+    return path if path.is_file() and not is_workspace(path, here().load()) else None
+
+
+def is_workspace(path: Path, project: Project) -> bool:
+    return str(path) in project.workspaces
+
+
+def targets(names: Sequence[str] | None, project: Project, observed: Observed) -> tuple[str, ...]:
+    """Names of workspaces that are declared, or that are still there and to be removed."""
+    there = {address.partition(".")[2] for address in observed.containers}
+    for name in names or ():
+        if name not in {*project.workspaces, *there}:
+            raise unknown_name(name, project.workspaces)
+    return tuple(names or ())
+
+
+def show_plan(planned: Plan) -> None:
+    """Print a plan, as what was asked for."""
+    from dual_iac.view import console, print_json
+    from dual_iac.view.plan import plan_data, plan_text
+
+    if current.json:
+        print_json(plan_data(planned))
+    else:
+        console().print(plan_text(planned))
+
+
+def show_progress() -> Progress:
+    from dual_iac.view.progress import Progress
+
+    return Progress()
+
+
+def tell(text: str) -> None:
+    """Say something besides what was asked for."""
+    from dual_iac.view import console
+
+    console(stderr=True).print(text)
 
 
 def approved(planned: Plan, *, yes: bool) -> bool:
@@ -108,42 +199,39 @@ def approved(planned: Plan, *, yes: bool) -> bool:
 
 def declined() -> typer.Exit:
     """What to raise after a no."""
-    from dual_iac.view import console
-
-    console(stderr=True).print("Nothing was changed.")
+    tell("Nothing was changed.")
     return typer.Exit(1)
 
 
-def report(project: Project, planned: Plan, failed: Sequence[NotReady]) -> None:
-    """Say how it went. Exits 1 if a workspace doesn't answer."""
+def report(
+    project: Project, planned: Plan, asked: Sequence[Workspace], failed: Sequence[NotReady]
+) -> None:
+    """Say how it went. Exits 1 if something failed, or a workspace doesn't answer."""
     from dual_iac.view import console, print_json
     from dual_iac.view.plan import plan_data
-    from dual_iac.view.ready import not_ready_data, not_ready_text, urls_text
+    from dual_iac.view.ready import not_ready_data, not_ready_text, outcome_text, urls_text
 
     missing = {problem.workspace for problem in failed}
-    up = [workspace for workspace in project.enabled if workspace.name not in missing]
+    up = [workspace for workspace in asked if workspace.name not in missing]
     if current.json:
         outcome: dict[str, Any] = plan_data(planned)
         outcome["ready"] = {workspace.name: project.url(workspace) for workspace in up}
         outcome["not_ready"] = [not_ready_data(problem) for problem in failed]
         print_json(outcome)
-    elif planned or failed:
-        if up:
-            console().print(urls_text(project, up))
-    else:
-        count = len(up)
-        console().print(
-            f"No changes: {count} workspace{'s' if count != 1 else ''} of {project.name} "
-            f"run{'s' if count == 1 else ''} as dual.yaml says."
-        )
+    elif not planned and not failed:
+        console().print(f"No changes: {counted(up)} of {project.name} as dual.yaml says.")
+    elif up:
+        console().print(urls_text(project, up))
     for problem in failed:
         console(stderr=True).print(not_ready_text(problem))
     if failed:
-        console(stderr=True).print(
-            f"{len(up)} of {len(up) + len(failed)} workspaces answer; "
-            "the others were left running, for you to look at."
-        )
+        console(stderr=True).print(outcome_text(asked, failed))
         raise typer.Exit(1)
+
+
+def counted(workspaces: Sequence[Workspace]) -> str:
+    count = len(workspaces)
+    return f"{count} workspace{'s run' if count != 1 else ' runs'}"
 
 
 @app.command()
@@ -159,61 +247,47 @@ def destroy(
 
     Volumes stay, unless --volumes is given.
     """
-    from dual_iac.state import network_address
+    from dual_iac.apply import all_of, take_down
     from dual_iac.view import console, print_json
-    from dual_iac.view.progress import Progress
 
     set_format(format_)
     place = here()
     project = place.load()
     workspaces = chosen(project, names)
     engine = place.engine(project)
-    observed = engine.observe()
-    prefixes = tuple(f"{project.name}_{workspace.name}--" for workspace in workspaces)
-    doomed = [v for v in engine.volumes() if not names or v.startswith(prefixes)] if volumes else []
-    selected = set(names or ())
-    containers = {
-        address: container
-        for address, container in observed.containers.items()
-        if not names or container.service in selected
-    }
-    networks = [
-        network
-        for network in observed.networks.values()
-        if not names or network.key in {f"ws-{name}" for name in names}
-    ]
-    outcome = {
-        "project": project.name,
-        "destroyed": list(containers),
-        "volumes": doomed,
-    }
-    if not containers and not networks and not doomed:
-        if current.json:
-            print_json(outcome)
-        else:
-            console().print("Nothing to destroy.")
-        return
-    for address in sorted([*containers, *(network_address(n.key) for n in networks)]):
-        console(stderr=True).print(f"- {address}")
-    for volume in doomed:
-        console(stderr=True).print(f"- volume {volume} and what is in it")
-    if not confirm("Destroy this?", yes=yes, command="dual destroy"):
-        raise declined()
-    with Progress() as progress:
-        if names:
-            engine.take_down(containers.values(), networks, observed, progress)
-        else:
-            engine.down(progress)
-        engine.remove_volumes(doomed)
+    with engine.lock():
+        observed = engine.observe()
+        doomed = observed.only(names or ())
+        containers = [*doomed.containers.values(), *doomed.one_offs]
+        prefixes = tuple(f"{project.name}_{w.name}--" for w in workspaces) if names else ("",)
+        lost = [v for v in engine.volumes() if v.startswith(prefixes)] if volumes else []
+        if containers or doomed.networks or lost:
+            _announce([*doomed.containers, *(c.name for c in doomed.one_offs), *doomed.networks])
+            _announce(f"volume {volume} and what is in it" for volume in lost)
+            if not confirm("Destroy this?", yes=yes, command="dual destroy"):
+                raise declined()
+        with show_progress() as progress:
+            failures = take_down(containers, doomed.networks.values(), observed, engine, progress)
+            if failures:
+                raise all_of(failures, "could not be taken down")
+            engine.remove_volumes(lost)
     if current.json:
-        print_json(outcome)
+        destroyed = list(doomed.containers)
+        print_json({"project": project.name, "destroyed": destroyed, "volumes": lost})
+    elif containers or doomed.networks or lost:
+        console().print(_destroyed(containers, lost, volumes=volumes))
     else:
-        console().print(_destroyed(containers, doomed, volumes=volumes))
+        console().print("Nothing to destroy.")
 
 
-def _destroyed(containers: Any, doomed: Sequence[str], *, volumes: bool) -> str:
+def _announce(parts: Iterable[str]) -> None:
+    for part in sorted(parts):
+        tell(f"- {part}")
+
+
+def _destroyed(containers: Sequence[Any], lost: Sequence[str], *, volumes: bool) -> str:
     count = len(containers)
     text = f"Destroyed {count} container{'s' if count != 1 else ''}"
     if volumes:
-        return f"{text} and {len(doomed)} volume{'s' if len(doomed) != 1 else ''}."
+        return f"{text} and {len(lost)} volume{'s' if len(lost) != 1 else ''}."
     return f"{text}. Volumes were kept."

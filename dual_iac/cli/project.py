@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -77,8 +78,7 @@ def render(
     format_: FormatOption = None,
 ) -> None:
     """Write the compose project that dual.yaml describes."""
-    from dual_iac.apply import stale_files, write_files
-    from dual_iac.view import console, print_json
+    from dual_iac.output import stale_files, write_files
 
     set_format(format_)
     place = here()
@@ -86,12 +86,15 @@ def render(
     output = (out or place.output).absolute()
     changed = stale_files(desired.files, output) if check else write_files(desired.files, output)
     if current.json:
+        from dual_iac.view import print_json
+
         print_json({"project": desired.project, "output": str(output), "changed": changed})
     elif check and changed:
-        console(stderr=True).print(f"{output.name}/ is not what {place.spec.name} renders to:")
-    for name in changed if not current.json else ():
-        console().print(f"{'differs' if check else 'wrote'} {output.name}/{name}")
+        print(f"{output.name}/ is not what {place.spec.name} renders to:", file=sys.stderr)
+    if changed and not current.json:
+        verb = "differs" if check else "wrote"
+        print("\n".join(f"{verb} {output.name}/{name}" for name in changed))
     if not changed:
-        console(stderr=True).print(f"{output.name}/ is current.")
+        print(f"{output.name}/ is current.", file=sys.stderr)
     if check and changed:
         raise typer.Exit(DIFFERENCES)

@@ -14,14 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dual_iac.engine.errors import engine_error
-from dual_iac.engine.observe import DockerCommand, observe
+from dual_iac.engine.observe import DockerCommand, observe, observe_images
 from dual_iac.engine.proxy import routes_seen
 from dual_iac.errors import DualError
-from dual_iac.render import COMPOSE_FILE
-from dual_iac.state import PROXY, Observed, ObservedContainer, ObservedNetwork
+from dual_iac.lock import lock
+from dual_iac.output import COMPOSE_FILE
+from dual_iac.state import PROXY, Observed
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
+
+_COMPOSE = {
+    # Progress as JSON; without this, as lines for a terminal.
+    "COMPOSE_PROGRESS": "json",
+    # What a user may have set for other projects, and what dual decides itself.
+    "COMPOSE_REMOVE_ORPHANS": "false",
+    "COMPOSE_COMPATIBILITY": "false",
+    "COMPOSE_PROFILES": "",
+}
 
 OnProgress = Callable[[str, str], None]
 """Called with a service's or an image's name and what happens to it."""
@@ -48,8 +58,7 @@ class DockerEngine:
         self.output = output
         self.context = context
         self.command = DockerCommand(context)
-        # Compose tells its progress as JSON; without this, as lines for a terminal.
-        os.environ["COMPOSE_PROGRESS"] = "json"
+        os.environ |= _COMPOSE
 
     # python-on-whales takes longer to import than most commands take to run: only where needed.
 
@@ -61,6 +70,7 @@ class DockerEngine:
         return DockerClient(
             context=self.context,
             compose_files=[self.output / COMPOSE_FILE],
+            compose_project_name=self.project,
             compose_env_files=[variables] if variables.is_file() else [],
         )
 
@@ -71,6 +81,15 @@ class DockerEngine:
 
         return DockerClient(context=self.context, compose_project_name=self.project)
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only one who changes the project on this engine, by whatever context.
+
+        Raises :class:`~dual_iac.errors.LockedError` where somebody else is.
+        """
+        with lock(self.project, self.command.run("info", "--format", "{{.ID}}").strip()):
+            yield
+
     def observe(self, images: Iterable[str] = (), *, routes: bool = False) -> Observed:
         """What is; with ``routes``, the proxy is asked, too, which route files it has read."""
         observed = observe(self.command, self.project, images, self.output)
@@ -79,19 +98,30 @@ class DockerEngine:
             return replace(observed, routes_seen=routes_seen(observed))
         return observed
 
+    def with_images(self, observed: Observed, images: Iterable[str]) -> Observed:
+        """What was observed, and these images besides, as far as they are there."""
+        unknown = set(images) - set(observed.images)
+        found = observe_images(self.command, unknown)
+        return replace(observed, images={**observed.images, **found}) if found else observed
+
     def pull(self, image: str) -> None:
         with _errors():
             self.client.image.pull(image, quiet=True)
 
-    def up(self, services: Sequence[str], *, recreate: bool, progress: OnProgress) -> None:
-        """Create and start services; ``recreate`` replaces containers that exist."""
+    def create(self, services: Sequence[str], progress: OnProgress) -> None:
+        """Create the containers of services, replacing those that exist, and start none.
+
+        Their networks and volumes are created where missing. Compose would start them one by
+        one; :meth:`start` can be called side by side.
+        """
         with _errors():
             self._stream(
                 self.client.compose.up(
                     list(services),
                     detach=True,
                     dependencies=False,
-                    force_recreate=recreate,
+                    force_recreate=True,
+                    start=False,
                     no_build=True,
                     pull="never",
                     stream_logs=True,
@@ -99,12 +129,11 @@ class DockerEngine:
                 progress,
             )
 
-    def remove_containers(self, ids: Sequence[str]) -> None:
+    def remove(self, container: str) -> None:
+        """Stop a container, with the grace it was given, and remove it; volumes stay."""
         with _errors():
-            if ids:
-                # The grace is Docker's own: 10 seconds to end by itself.
-                self.client.container.stop(list(ids))
-                self.client.container.remove(list(ids), force=True)
+            self.client.container.stop(container)
+            self.client.container.remove(container, force=True)
 
     def check_port(self, bind: str, port: int) -> None:
         """Raise :class:`DualError` if something else listens there already."""
@@ -125,6 +154,10 @@ class DockerEngine:
         with _errors():
             self.client.container.unpause(container)
 
+    def rename(self, container: str, name: str) -> None:
+        with _errors():
+            self.client.container.rename(container, name)
+
     def connect(self, network: str, container: str, address: str) -> None:
         with _errors():
             self.client.network.connect(network, container, ip=address)
@@ -136,33 +169,6 @@ class DockerEngine:
     def remove_network(self, network: str) -> None:
         with _errors():
             self.client.network.remove(network)
-
-    def down(self, progress: OnProgress) -> None:
-        """Remove every container and network of the project; volumes stay."""
-        with _errors():
-            self._stream(
-                self.named_client.compose.down(remove_orphans=True, stream_logs=True), progress
-            )
-
-    def take_down(
-        self,
-        containers: Iterable[ObservedContainer],
-        networks: Iterable[ObservedNetwork],
-        observed: Observed,
-        progress: OnProgress,
-    ) -> None:
-        """Remove some containers and networks; the proxy is detached from those, live."""
-        doomed = list(containers)
-        for container in doomed:
-            progress(container.service, "removing")
-        self.remove_containers([container.id for container in doomed])
-        proxy = observed.containers.get(PROXY)
-        for network in networks:
-            if proxy and f"networks.{network.key}" in proxy.fields:
-                self.disconnect(network.name, proxy.id)
-            self.remove_network(network.name)
-        for container in doomed:
-            progress(container.service, "removed")
 
     def volumes(self) -> list[str]:
         """The names of the project's volumes, those of removed workspaces included."""

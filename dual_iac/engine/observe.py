@@ -6,22 +6,24 @@ docker command line for all of them at once, and copies what counts into values 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from dual_iac.engine.errors import engine_error
 from dual_iac.errors import DualError
-from dual_iac.fields import capabilities
+from dual_iac.fields import LIMITS, capabilities, compared_labels
 from dual_iac.model import PROXY_SERVICE
-from dual_iac.render import COMPOSE_FILE, ROUTES_FOLDER, read_rendered, routes_written
+from dual_iac.output import COMPOSE_FILE, read_files, read_rendered, routes_written
 from dual_iac.state import (
+    GONE,
     LABEL_HASH,
     LABEL_PROJECT,
-    LABEL_WORKSPACE,
     PROXY,
     Fields,
     Observed,
@@ -41,6 +43,7 @@ _ONE_OFF = "com.docker.compose.oneoff"
 # Docker Desktop shows a host path as its virtual machine sees it.
 _DESKTOP_PREFIXES = ("/host_mnt", "/run/desktop/mnt/host")
 
+_MAY_BE_EMPTY = ("env.", "networks.", "labels.")
 _SWITCHED_OFF = frozenset({("restart", "no"), ("working_dir", "/")})
 
 
@@ -68,75 +71,148 @@ class DockerCommand:
 
 
 def observe(
-    docker: DockerCommand, project: str, images: Iterable[str], output: Path | None = None
+    docker: DockerCommand, project: str, images: Iterable[str] = (), output: Path | None = None
 ) -> Observed:
-    """All there is of ``project``, and the ``images`` it wants, as far as they are there."""
-    label = f"label={_PROJECT}={project}"
-    container_ids = docker.run("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split()
-    network_ids = docker.run("network", "ls", "--quiet", "--no-trunc", "--filter", label).split()
-    inspected = _inspect(docker, "inspect", [*container_ids, *network_ids])
-    _refuse_foreign(inspected, project)
+    """All there is of ``project``, with the images it uses, and further ``images``.
+
+    Networks are listed beside the rest, as the engine answers both at once.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        listing = pool.submit(_list_networks, docker, project)
+        containers = _all_of(docker, "container", _of(project))
+        networks = _with_subnets(docker, listing.result(), containers)
+    ids = {network["Id"] for network in networks}
+    found = _addressed(containers, project, ids)
+    used = {name for each in found.values() for name in (each.image, each.image_id)}
+    _refuse_foreign([*containers, *networks], project)
     if output:
-        _refuse_other_checkout(inspected, project, output)
-    containers = {}
-    networks = {}
-    wanted = set(images)
-    for data in sorted(inspected, key=_container_number):
-        if "HostConfig" in data:
-            container = observed_container(data, project)
-            if data["Config"]["Labels"].get(_ONE_OFF) != "True":
-                address = (
-                    PROXY
-                    if container.service == PROXY_SERVICE
-                    else workspace_address(container.service)
-                )
-                # Of several containers of one service, those after the first are in excess.
-                containers[f"{address}#{container.name}" if address in containers else address] = (
-                    container
-                )
-                wanted.add(container.image_id)
-        else:
-            network = observed_network(data)
-            networks[network_address(network.key)] = network
-    found = _inspect(docker, "image", ["inspect", *sorted(wanted)] if wanted else [])
-    files = read_output(output) if output else {}
+        _refuse_other_checkout(containers, project, output)
+    files = read_files(output) if output else {}
     rendered = read_rendered(files.get(COMPOSE_FILE, ""))
     if output and rendered.get("name", project) != project:
         _refuse_shared_output(docker, str(rendered["name"]), project, output)
     return Observed(
-        containers=containers,
-        networks=networks,
-        images=_images_by_name(found, wanted),
+        containers=found,
+        networks={network_address(n.key): n for n in map(observed_network, networks)},
+        one_offs=tuple(observed_container(each, project) for each in containers if _one_off(each)),
+        images=observe_images(docker, {*images, *used}),
         files=files,
         rendered=rendered,
         routes_written=routes_written(files),
     )
 
 
+def observe_images(docker: DockerCommand, names: Iterable[str]) -> dict[str, ObservedImage]:
+    """Images by the names asked for (references or ids), as far as they are there."""
+    wanted = sorted(set(names))
+    return _images_by_name(_inspect(docker, "image", wanted), wanted)
+
+
+def _list_networks(docker: DockerCommand, project: str) -> list[dict[str, Any]]:
+    """Networks with their labels, in the form that inspecting has, but for their addresses.
+
+    To inspect a hundred networks takes the engine longer than all else together.
+    """
+    labels = (_NETWORK, LABEL_PROJECT, LABEL_HASH)
+    line = "\t".join(["{{.ID}}", "{{.Name}}", *(f'{{{{.Label "{label}"}}}}' for label in labels)])
+    listed = docker.run("network", "ls", "--no-trunc", *_of(project), "--format", line)
+    networks = []
+    for each in listed.splitlines():
+        number, name, *values = each.split("\t")
+        given = {label: value for label, value in zip(labels, values, strict=True) if value}
+        networks.append({"Id": number, "Name": name, "Labels": given})
+    return networks
+
+
+def _with_subnets(
+    docker: DockerCommand, networks: list[dict[str, Any]], containers: Iterable[Any]
+) -> list[dict[str, Any]]:
+    """Networks with their addresses: from a running container on each, or asked for."""
+    subnets = {}
+    for container in containers:
+        for end in (container["NetworkSettings"].get("Networks") or {}).values():
+            if end.get("IPAddress"):
+                place = ipaddress.ip_interface(f"{end['IPAddress']}/{end['IPPrefixLen']}")
+                subnets[end["NetworkID"]] = str(place.network)
+    unknown = [network["Id"] for network in networks if network["Id"] not in subnets]
+    asked = {data["Id"]: data["IPAM"] for data in _inspect(docker, "network", unknown)}
+    for network in networks:
+        known = {"Config": [{"Subnet": subnets.get(network["Id"], "")}]}
+        network["IPAM"] = asked.get(network["Id"], known)
+    return networks
+
+
+def _of(project: str, service: str | None = None) -> list[str]:
+    """The filters that pick what Compose made of a project, or of one service in it."""
+    labels = [f"{_PROJECT}={project}", *([f"{_SERVICE}={service}"] if service else [])]
+    return [word for label in labels for word in ("--filter", f"label={label}")]
+
+
+def _all_of(docker: DockerCommand, kind: str, filters: Sequence[str]) -> list[Any]:
+    """What inspecting says of all containers or networks that the filters pick."""
+    everything = ["--all"] if kind == "container" else []
+    ids = docker.run(kind, "ls", *everything, "--quiet", "--no-trunc", *filters).split()
+    return _inspect(docker, kind, ids)
+
+
+def _addressed(
+    inspected: Iterable[Any], project: str, networks: Collection[str] | None = None
+) -> dict[str, ObservedContainer]:
+    """Containers by address, given the ids of the project's networks.
+
+    Those after the first of a service are in excess. First is what bears dual's labels, then
+    the lower number, then the newer: an apply that was interrupted as it replaced a container
+    leaves the new one beside the old.
+    """
+    containers: dict[str, ObservedContainer] = {}
+    newest_first = sorted(inspected, key=lambda data: str(data["Created"]), reverse=True)
+    for data in sorted(newest_first, key=lambda data: (not _is_duals(data), _number(data))):
+        if _one_off(data):
+            continue
+        container = observed_container(data, project, networks)
+        name = container.service or container.name
+        address = PROXY if name == PROXY_SERVICE else workspace_address(name)
+        if address in containers:
+            address = f"{address}#{container.name}"
+        containers[address] = container
+    return containers
+
+
 def observe_workspace(docker: DockerCommand, project: str, name: str) -> ObservedContainer | None:
     """The container of one workspace, and nothing else: what ``exec`` has to know."""
-    filters = (f"label={_PROJECT}={project}", f"label={_SERVICE}={name}")
-    arguments = [word for each in filters for word in ("--filter", each)]
-    ids = docker.run("ps", "--all", "--quiet", "--no-trunc", *arguments).split()
-    inspected = sorted(_inspect(docker, "inspect", ids), key=_container_number)
+    inspected = _all_of(docker, "container", _of(project, name))
     _refuse_foreign(inspected, project)
-    for data in inspected:
-        if data["Config"]["Labels"].get(_ONE_OFF) != "True":
-            return observed_container(data, project)
-    return None
+    return _addressed(inspected, project).get(workspace_address(name))
 
 
-def _refuse_foreign(inspected: Iterable[Any], project: str) -> None:
-    """Another compose project that happens to have this name is none of dual's business."""
-    foreign = [
-        data["Name"].removeprefix("/")
-        for data in inspected
-        if LABEL_PROJECT not in ((data.get("Config") or data).get("Labels") or {})
-    ]
-    if foreign:
+def _labels(data: Mapping[str, Any]) -> Mapping[str, str]:
+    """The labels of a container or a network."""
+    return (data.get("Config") or data).get("Labels") or {}
+
+
+def _is_duals(data: Mapping[str, Any]) -> bool:
+    return LABEL_PROJECT in _labels(data)
+
+
+def _one_off(data: Mapping[str, Any]) -> bool:
+    return _labels(data).get(_ONE_OFF) == "True"
+
+
+def _number(data: Mapping[str, Any]) -> int:
+    number = _labels(data).get("com.docker.compose.container-number", "0")
+    return int(number) if number.isdecimal() else 0
+
+
+def _refuse_foreign(inspected: Sequence[Any], project: str) -> None:
+    """Another compose project that happens to have this name is none of dual's business.
+
+    What somebody added to a project of dual's is: the plan shows it.
+    """
+    if inspected and not any(map(_is_duals, inspected)):
+        names = sorted(data["Name"].removeprefix("/") for data in inspected)
         raise DualError(
             f"The project name {project} is taken by a compose project that isn't dual's",
-            why=f"it has {', '.join(sorted(foreign))}; dual leaves them alone",
+            why=f"it has {', '.join(names)}; dual leaves them alone",
             mend="give another name as project: in dual.yaml, or take that project down yourself",
         )
 
@@ -147,9 +223,8 @@ def _refuse_other_checkout(inspected: Iterable[Any], project: str, output: Path)
     A folder that isn't there any more has no claim: the project was moved.
     """
     for data in inspected:
-        labels = (data.get("Config") or {}).get("Labels") or {}
-        folder = labels.get(_FOLDER)
-        if not folder or not (Path(folder) / COMPOSE_FILE).is_file():
+        folder = _labels(data).get(_FOLDER)
+        if not folder or not _is_duals(data) or not (Path(folder) / COMPOSE_FILE).is_file():
             continue
         if os.path.realpath(folder) != os.path.realpath(output):
             raise DualError(
@@ -162,9 +237,8 @@ def _refuse_other_checkout(inspected: Iterable[Any], project: str, output: Path)
 
 def _refuse_shared_output(docker: DockerCommand, other: str, project: str, output: Path) -> None:
     """An output folder that another project still runs from is not this one's to write."""
-    filters = (f"label={_PROJECT}={other}", f"label={_FOLDER}={output}")
-    arguments = [word for each in filters for word in ("--filter", each)]
-    names = docker.run("ps", "--all", "--format", "{{.Names}}", *arguments).split()
+    filters = [*_of(other), "--filter", f"label={_FOLDER}={output}"]
+    names = docker.run("ps", "--all", "--format", "{{.Names}}", *filters).split()
     if names:
         raise DualError(
             f"Project {other} still runs from {output}",
@@ -174,35 +248,21 @@ def _refuse_shared_output(docker: DockerCommand, other: str, project: str, outpu
         )
 
 
-def _inspect(docker: DockerCommand, command: str, arguments: Sequence[str]) -> list[Any]:
-    if not arguments:
+def _inspect(docker: DockerCommand, kind: str, names: Sequence[str]) -> list[Any]:
+    """Of those that are still there."""
+    if not names:
         return []
-    data = json.loads(docker.run(command, *arguments, partial=True) or "[]")
-    return list(data)
+    return list(json.loads(docker.run(kind, "inspect", *names, partial=True) or "[]"))
 
 
-def _container_number(data: Mapping[str, Any]) -> int:
-    labels = (data.get("Config") or {}).get("Labels") or {}
-    number = labels.get("com.docker.compose.container-number", "0")
-    return int(number) if number.isdecimal() else 0
+def observed_container(
+    data: Mapping[str, Any], project: str, networks: Collection[str] | None = None
+) -> ObservedContainer:
+    """A container, from what ``docker inspect`` says of it.
 
-
-def read_output(output: Path) -> dict[str, str]:
-    """The rendered files that stand in an output directory, by their paths in it."""
-    routes = sorted((output / ROUTES_FOLDER).glob("*.yaml"))
-    files = {}
-    for path in (output / COMPOSE_FILE, output / "traefik/traefik.yaml", *routes):
-        try:
-            files[path.relative_to(output).as_posix()] = path.read_text("utf-8")
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, UnicodeDecodeError):  # whatever stands there, it is no rendered file
-            files[path.relative_to(output).as_posix()] = ""
-    return files
-
-
-def observed_container(data: Mapping[str, Any], project: str) -> ObservedContainer:
-    """A container, from what ``docker inspect`` says of it."""
+    With the ids of the ``networks`` that the project has, one that it refers to and that was
+    removed since has the address :data:`GONE`.
+    """
     config, state = data["Config"], data["State"]
     labels = config.get("Labels") or {}
     health = state.get("Health") or {}
@@ -218,21 +278,24 @@ def observed_container(data: Mapping[str, Any], project: str) -> ObservedContain
         image_id=data["Image"],
         restarts=data.get("RestartCount", 0),
         hash=labels.get(LABEL_HASH, ""),
-        fields=_container_fields(data, project),
+        fields=_container_fields(data, project, networks),
     )
 
 
-def _container_fields(data: Mapping[str, Any], project: str) -> Fields:
+def _container_fields(
+    data: Mapping[str, Any], project: str, networks: Collection[str] | None
+) -> Fields:
     """The fields that a plan compares; what is unset or switched off has none."""
     config, host = data["Config"], data["HostConfig"]
     fields: dict[str, Any] = {
         "image": config["Image"],
+        "name": data["Name"].removeprefix("/"),
         "user": config.get("User"),
         "working_dir": config.get("WorkingDir"),
         "command": tuple(config.get("Cmd") or ()),
         "entrypoint": tuple(config.get("Entrypoint") or ()),
         # Docker's own choice, where nobody made one.
-        "hostname": None if data["Id"].startswith(config["Hostname"]) else config["Hostname"],
+        "hostname": None if config["Hostname"] == data["Id"][:12] else config["Hostname"],
         "restart": host["RestartPolicy"]["Name"],
         "init": host.get("Init"),
         "read_only": host.get("ReadonlyRootfs"),
@@ -244,6 +307,8 @@ def _container_fields(data: Mapping[str, Any], project: str) -> Fields:
         "resources.cpus": (host.get("NanoCpus") or 0) / 1e9,
         "resources.memory": host.get("Memory"),
         "resources.pids": max(host.get("PidsLimit") or 0, 0),
+        **_limits(host),
+        **dict(compared_labels(config.get("Labels"))),
     }
     for variable in config.get("Env") or ():
         name, equals, value = variable.partition("=")
@@ -259,17 +324,28 @@ def _container_fields(data: Mapping[str, Any], project: str) -> Fields:
     for port, bindings in (host.get("PortBindings") or {}).items():
         published = [f"{b.get('HostIp', '')}:{b.get('HostPort', '')}" for b in bindings or ()]
         fields[f"ports.{port}"] = ", ".join(published)
-    for name, network in (data["NetworkSettings"].get("Networks") or {}).items():
-        address = (network.get("IPAMConfig") or {}).get("IPv4Address", "")
-        fields[f"networks.{name.removeprefix(f'{project}_')}"] = address
-    for label in (LABEL_PROJECT, LABEL_WORKSPACE):
-        fields[f"labels.{label}"] = (config.get("Labels") or {}).get(label)
+    for name, end in (data["NetworkSettings"].get("Networks") or {}).items():
+        ours = name.startswith(f"{project}_")
+        gone = ours and networks is not None and end["NetworkID"] not in ("", *networks)
+        address = (end.get("IPAMConfig") or {}).get("IPv4Address", "")
+        fields[f"networks.{name.removeprefix(f'{project}_')}"] = GONE if gone else address
     # A variable may be empty and still be set; everything else that is empty is not there.
     return {
         name: value
         for name, value in fields.items()
-        if (value and (name, value) not in _SWITCHED_OFF) or name.startswith(("env.", "networks."))
+        if (value and (name, value) not in _SWITCHED_OFF) or name.startswith(_MAY_BE_EMPTY)
     }
+
+
+def _limits(host: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits that dual.yaml has no key for, where they are set."""
+    limits: dict[str, Any] = {}
+    for key, name in LIMITS.items():
+        value = host.get(name) or 0
+        if value in (0, -1) or (name == "MemorySwap" and value == 2 * host.get("Memory", 0)):
+            continue  # unset, unlimited, or Docker's own choice beside a limit of memory
+        limits[f"resources.{key}"] = value if key.startswith("mem") else str(value)
+    return limits
 
 
 def _host_path(path: str) -> str:
@@ -285,8 +361,9 @@ def observed_network(data: Mapping[str, Any]) -> ObservedNetwork:
     return ObservedNetwork(
         id=data["Id"],
         name=data["Name"],
-        key=(data.get("Labels") or {}).get(_NETWORK, data["Name"]),
+        key=_labels(data).get(_NETWORK, data["Name"]),
         subnet=config[0].get("Subnet", ""),
+        hash=_labels(data).get(LABEL_HASH, ""),
     )
 
 
@@ -320,4 +397,5 @@ def observed_image(data: Mapping[str, Any]) -> ObservedImage:
     for variable in config.get("Env") or ():
         name, _, value = variable.partition("=")
         fields[f"env.{name}"] = value
+    fields |= compared_labels(config.get("Labels"))
     return ObservedImage(data["Id"], fields)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from dual_iac.model import Proxy
-from dual_iac.render import PROXY_PORT, ROUTES_HEADER, ROUTES_HOST
+from dual_iac.output import PROXY_PORT, ROUTES_HEADER, ROUTES_HOST
 from dual_iac.state import PROXY, Observed
 
 IDENTITY_HEADER = "X-Dual-Workspace"

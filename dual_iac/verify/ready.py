@@ -13,7 +13,7 @@ from typing import Protocol
 from dual_iac.engine.proxy import Answer, ask
 from dual_iac.errors import DualError
 from dual_iac.model import WORKSPACE_PORT, Project, Workspace
-from dual_iac.state import PROXY, Observed, ObservedContainer
+from dual_iac.state import PROXY, Observed, ObservedContainer, workspace_address
 
 LOG_LINES = 10
 
@@ -27,10 +27,13 @@ _GLANCE = 2.0  # seconds that a workspace has to answer when it is only looked a
 
 @dataclass(frozen=True)
 class NotReady:
+    """A workspace that is not as it should be: ``what`` it does, and why."""
+
     workspace: str
     why: str
     mend: str
     log: tuple[str, ...] = ()
+    what: str = "does not answer"
 
 
 class Engine(Protocol):
@@ -91,14 +94,17 @@ def wait_until_ready(
 ) -> list[NotReady]:
     """Ask until each workspace answers, ends, or runs out of its ``ready.timeout``.
 
-    ``refused`` are those that the engine did not start: there is nobody to ask. Returns those
+    ``refused`` is what the engine did not do, by address: there is nobody to ask. Returns those
     that don't answer, in the order of their names.
     """
-    failed = [NotReady(name, e.why or e.summary, e.mend) for name, e in (refused or {}).items()]
+    failed = [
+        NotReady(address.partition(".")[2], error.why or error.summary, error.mend, what="failed")
+        for address, error in (refused or {}).items()
+    ]
     asking = {
-        w.name: _Asking(project, w, timeout or w.ready.timeout)
-        for w in workspaces
-        if w.name not in (refused or {})
+        workspace.name: _Asking(project, workspace, timeout or workspace.ready.timeout)
+        for workspace in workspaces
+        if workspace_address(workspace.name) not in (refused or {})
     }
     started = looked = time.monotonic()
     for each in asking.values():

@@ -9,8 +9,6 @@ from rich.text import Text
 from dual_iac.plan import Action, Change, Plan
 from dual_iac.view import format_bytes
 
-FORMAT_VERSION = 1
-
 _MARKS = {
     Action.CREATE: ("+", "green"),
     Action.UPDATE: ("~", "yellow"),
@@ -35,23 +33,55 @@ def plan_text(plan: Plan) -> Text:
         text.append(f"{mark} {change.action.value:<8}", style)
         text.append(f"{change.address}", "bold")
         text.append(f"{_note(change)}\n")
-        if change.action not in (Action.CREATE, Action.DELETE):
-            for reason in change.reasons:
-                text.append(f"      {reason.field}: ", "cyan")
-                before, after = (_value(reason.field, v) for v in (reason.before, reason.after))
-                text.append(f"{before} → {after}\n")
+        for reason in change.reasons if not _is_plain(change) else ():
+            text.append(f"      {reason.field}: ", "cyan")
+            before, after = (_value(reason.field, v) for v in (reason.before, reason.after))
+            text.append(f"{before} → {after}\n")
     parts = [f"{plan.summary[a.value]} {_DONE[a]}" for a in Action if plan.summary[a.value]]
     text.append("Plan: ", "bold")
-    text.append(f"{', '.join(parts) or 'no changes'}; {len(plan.untouched)} untouched.")
+    text.append(f"{', '.join(parts) or 'no changes'}; {_stay(plan)}.")
+    if plan.left_out:
+        count = len(plan.left_out)
+        text.append(
+            f"\nOnly for {', '.join(plan.targets)}: {count} other change"
+            f"{'s are' if count > 1 else ' is'} left out ({_listed(plan.left_out)}).",
+            "yellow",
+        )
     return text
+
+
+def _is_plain(change: Change) -> bool:
+    """Whether its action says it all: it is new in dual.yaml, or gone from there."""
+    return (
+        change.action in (Action.CREATE, Action.DELETE)
+        and not change.is_drift
+        and all(reason.field in ("declared", "subnet", "file") for reason in change.reasons)
+    )
+
+
+def _stay(plan: Plan) -> str:
+    """Who is not touched, counted: containers first, as it is they who matter."""
+    workspaces = sum(address.startswith("workspace.") for address in plan.untouched)
+    kept = f"{workspaces} workspace{'s' if workspaces != 1 else ''}"
+    if "proxy" in plan.untouched:
+        kept += " and the proxy"
+    return f"{kept} untouched"
+
+
+def _listed(addresses: tuple[str, ...]) -> str:
+    return ", ".join(addresses[:5]) + (" …" if len(addresses) > 5 else "")
 
 
 def _note(change: Change) -> str:
     if change.address == "proxy" and change.action is Action.UPDATE:
-        return "  (networks only: Traefik keeps running)"
+        return "  (live: Traefik keeps running)" + _drift(change)
     if change.address == "proxy" and change.action is Action.REPLACE:
-        return "  (Traefik restarts: open connections through it end)"
-    return ""
+        return "  (Traefik restarts: open connections through it end)" + _drift(change)
+    return _drift(change)
+
+
+def _drift(change: Change) -> str:
+    return "  (drift: not as applied)" if change.is_drift else ""
 
 
 def _value(field: str, value: Any) -> str:
@@ -67,20 +97,7 @@ def _value(field: str, value: Any) -> str:
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "project": plan.project,
-        "changes": [
-            {
-                "address": change.address,
-                "action": change.action.value,
-                "reasons": [
-                    {"field": reason.field, "before": reason.before, "after": reason.after}
-                    for reason in change.reasons
-                ],
-            }
-            for change in plan.changes
-        ],
-        "untouched": list(plan.untouched),
-        "summary": dict(plan.summary),
-    }
+    """A plan as JSON: :class:`~dual_iac.saved.PlanDocument` says what stands where."""
+    from dual_iac.saved import plan_document  # takes a while to import, and text needs none
+
+    return plan_document(plan).model_dump(mode="json")

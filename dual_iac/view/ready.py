@@ -25,7 +25,7 @@ def urls_text(project: Project, workspaces: Sequence[Workspace]) -> Text:
 def not_ready_text(problem: NotReady) -> Text:
     text = Text()
     text.append(f"✗ {problem.workspace} ", "bold red")
-    text.append(f"does not answer: {problem.why}\n")
+    text.append(f"{problem.what}: {problem.why}\n")
     for line in problem.log:
         text.append(f"    | {line}\n", "dim")
     if problem.mend:
@@ -34,9 +34,20 @@ def not_ready_text(problem: NotReady) -> Text:
     return text
 
 
+def outcome_text(asked: Sequence[Workspace], failed: Sequence[NotReady]) -> str:
+    """How many answer, and by name those that don't."""
+    names = {problem.workspace for problem in failed}
+    up = sum(workspace.name not in names for workspace in asked)
+    return (
+        f"{up} of {len(asked)} workspaces answer. Not {', '.join(sorted(names))}: left as it is, "
+        "for you to look at; dual apply goes on from there."
+    )
+
+
 def not_ready_data(problem: NotReady) -> dict[str, Any]:
     return {
         "workspace": problem.workspace,
+        "what": problem.what,
         "why": problem.why,
         "mend": problem.mend,
         "log": list(problem.log),

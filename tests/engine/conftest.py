@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,44 @@ class LiveProject:
         data = self.inspect(service)
         return data["Id"], data["State"]["StartedAt"]
 
+    def identities(self, *services: str) -> dict[str, tuple[str, str]]:
+        """The identity of each of these services."""
+        return {service: self.identity(service) for service in services}
+
+    def recreate(self, service: str, instead: Mapping[str, list[str]] | None = None) -> None:
+        """Replace a container by one of ``docker run``, made from what inspecting it says.
+
+        ``instead`` maps options of ``docker run`` to other values; ``image`` and ``command``
+        are options here, too.
+        """
+        data = self.inspect(service)
+        config, host = data["Config"], data["HostConfig"]
+        options: dict[str, list[str]] = {
+            "--name": [data["Name"].removeprefix("/")],
+            "--hostname": [config["Hostname"]],
+            "--user": [config["User"]] if config["User"] else [],
+            "--workdir": [config["WorkingDir"]] if config["WorkingDir"] else [],
+            "--env": config["Env"] or [],
+            "--label": [f"{name}={value}" for name, value in config["Labels"].items()],
+            "--init": ["true"] if host["Init"] else [],
+            "--restart": [host["RestartPolicy"]["Name"]],
+            "--security-opt": host["SecurityOpt"] or [],
+            "--memory": [str(host["Memory"])] if host["Memory"] else [],
+            "--cpus": [str(host["NanoCpus"] / 1e9)] if host["NanoCpus"] else [],
+            "--pids-limit": [str(host["PidsLimit"])] if host["PidsLimit"] else [],
+            "--mount": [_mount_option(mount) for mount in data["Mounts"]],
+            "image": [config["Image"]],
+            "command": config["Cmd"],
+        }
+        for name, network in data["NetworkSettings"]["Networks"].items():
+            options["--network"] = [name]
+            options["--ip"] = [network["IPAMConfig"]["IPv4Address"]]
+        options |= instead or {}
+        image, command = options.pop("image"), options.pop("command")
+        words = [f"{option}={value}" for option, values in options.items() for value in values]
+        docker("rm", "-f", data["Id"])
+        docker("run", "--detach", *words, *image, *command)
+
     def ask(self, host: str, path: str = "/") -> Answer:
         return ask(Proxy(http=self.port), host, path)
 
@@ -179,8 +218,22 @@ class LiveProject:
         left = self.leftovers()
         for kind, options in (("container", ["-fv"]), ("network", []), ("volume", ["-f"])):
             names = left[f"{kind}s"].split()
-            if names:
-                docker(kind, "rm", *options, *names)
+            with ThreadPoolExecutor(8) as pool:  # docker rm takes one after the other
+                list(pool.map(lambda name, k=kind, o=options: docker(k, "rm", *o, name), names))
+
+
+def changes(plan: Any) -> list[tuple[str, str, list[str]]]:
+    """A plan's JSON in short: addresses, actions, and the fields that are the reasons."""
+    return [
+        (change["address"], change["action"], [reason["field"] for reason in change["reasons"]])
+        for change in plan["changes"]
+    ]
+
+
+def _mount_option(mount: Mapping[str, Any]) -> str:
+    source = mount["Name"] if mount["Type"] == "volume" else mount["Source"]
+    option = f"type={mount['Type']},source={source},target={mount['Destination']}"
+    return option if mount["RW"] else f"{option},readonly"
 
 
 @pytest.fixture(scope="session", autouse=True)
