@@ -2,7 +2,7 @@
 .PHONY: help demo demo-down test check test-pure bench fix clean
 
 bin := .venv/bin
-pure := model spec document envfile interpolation render fields state plan errors
+pure := model spec document envfile interpolation render fields state plan errors output fingerprint saved lock apply
 comma := ,
 empty :=
 pure_files := $(subst $(empty) $(empty),$(comma),$(pure:%=dual_iac/%.py))
@@ -26,7 +26,7 @@ demo-down: ## take the demo down again (volumes stay)
 test: ## everything: checks, then all tests on a real engine, with coverage
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory check
-	$(bin)/pytest -q --cov=dual_iac --cov-report=
+	$(bin)/pytest -q -n 2 --dist loadfile --cov=dual_iac --cov-report=
 	$(bin)/coverage report --include='$(pure_files)' --fail-under=95
 
 check: ## format, lint, types and import contracts only

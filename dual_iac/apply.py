@@ -26,6 +26,7 @@ from dual_iac.state import (
     ObservedContainer,
     ObservedNetwork,
     network_address,
+    route_address,
     workspace_address,
 )
 
@@ -80,8 +81,19 @@ def apply_plan(
         engine.check_port(bind, int(port))
     pull_missing(plan, desired, observed, engine, progress)
     check_unmoved(observed, engine.observe())
-    write_files(_files(plan, desired, observed), output)
-    failures = _Round(plan, desired, observed, engine, progress).run()
+    files = _files(plan, desired, observed)
+    closed = _closed_ways(plan, desired)
+    first = {path: text for path, text in files.items() if path not in closed}
+    if SEEN_FILE in observed.files:
+        first[SEEN_FILE] = observed.files[SEEN_FILE]
+    write_files(first, output)
+
+    def open_ways(failures: Failures) -> None:
+        still_closed = {desired.routes.get(_route_of(address)) for address in failures} & closed
+        ways = {path: text for path, text in files.items() if path not in still_closed}
+        write_files(ways, output)
+
+    failures = _Round(plan, desired, observed, engine, progress, open_ways).run()
     after = engine.observe(desired.images)
     if failures:
         # An apply that was killed may have left the engine still at work, and in the way. So
@@ -90,7 +102,8 @@ def apply_plan(
         after = replace(after, routes_seen=after.routes_written)
         again = _within(make_plan(desired, after, plan.targets), plan)
         again = _made_anew(again, after, failures)
-        failures = _Round(again, desired, after, engine, progress, one_by_one=True).run()
+        one_by_one = _Round(again, desired, after, engine, progress, open_ways, one_by_one=True)
+        failures = one_by_one.run()
         after = engine.observe()
     for address in failures:
         progress(_service(address, desired), "failed")
@@ -146,6 +159,24 @@ def _files(plan: Plan, desired: Desired, observed: Observed) -> Mapping[str, str
         kept.remove(SEEN_FILE)
     files = {path: text for path, text in desired.files.items() if path not in kept}
     return files | {path: observed.files[path] for path in kept if path in observed.files}
+
+
+def _closed_ways(plan: Plan, desired: Desired) -> set[str]:
+    """Routes to networks that the proxy is not on yet, and the file that tells which it has read.
+
+    They are written last: the proxy would send whatever comes for them out of this machine.
+    """
+    names = set(plan.addresses("network", Action.CREATE, Action.REPLACE))
+    proxy = plan.change(PROXY)
+    for reason in proxy.reasons if proxy else ():
+        if reason.field.startswith("networks.ws-") and reason.before is None:
+            names.add(reason.field.removeprefix("networks.ws-"))
+    routes = {desired.routes.get(route_address(name)) for name in names}
+    return {SEEN_FILE, *(path for path in routes if path)}
+
+
+def _route_of(address: str) -> str:
+    return route_address(address.partition(".")[2])
 
 
 def check_unmoved(before: Observed, now: Observed) -> None:
@@ -261,6 +292,7 @@ class _Round:
     observed: Observed
     engine: Engine
     progress: OnProgress
+    open_ways: Callable[[Failures], None]
     one_by_one: bool = False
 
     def run(self) -> Failures:
@@ -268,6 +300,7 @@ class _Round:
         failures |= self._rename(without=failures)
         failures |= self._create(without=failures)
         failures |= self._attach(without=failures)
+        self.open_ways(failures)
         failures |= self._start(without=failures)
         return failures
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -158,6 +158,13 @@ def write_files(files: Mapping[str, str], output: Path) -> list[str]:
             for path in (output / "traefik", output / ROUTES_FOLDER, *(output / n for n in files)):
                 _make_readable(path)
     return changed
+
+
+def remove_routes(names: Iterable[str], output: Path) -> None:
+    """Take away the ways to workspaces that are about to go, for the proxy to follow."""
+    with _errors(f"The routes in {output} can't be removed"):
+        for name in names:
+            (output / ROUTES_FOLDER / f"{name}.yaml").unlink(missing_ok=True)
 
 
 def write_file(path: Path, text: str) -> None:

@@ -248,6 +248,7 @@ def destroy(
     Volumes stay, unless --volumes is given.
     """
     from dual_iac.apply import all_of, take_down
+    from dual_iac.output import remove_routes
     from dual_iac.view import console, print_json
 
     set_format(format_)
@@ -267,6 +268,8 @@ def destroy(
             if not confirm("Destroy this?", yes=yes, command="dual destroy"):
                 raise declined()
         with show_progress() as progress:
+            if names:
+                remove_routes(names, place.output)
             failures = take_down(containers, doomed.networks.values(), observed, engine, progress)
             if failures:
                 raise all_of(failures, "could not be taken down")

@@ -97,6 +97,7 @@ def test_destroy_of_one_keeps_the_others(live: LiveProject) -> None:
         "proxy",
         "workspace.two",
         "network.two",
+        "route.two",
     ]
     live.apply()
     assert live.is_up("two")

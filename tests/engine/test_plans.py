@@ -265,7 +265,7 @@ def test_a_file_that_is_no_saved_plan(pair: LiveProject) -> None:
         ("other.plan", "is not a saved plan"),
         ("binary.plan", "is not a saved plan"),
         ("newer.plan", "is not a saved plan"),
-        ("folder.plan", "can't be read"),
+        ("folder.plan", "is no file"),
         ("missing.plan", "can't be read"),
         ("dual.yaml", "is not a saved plan"),
         ("./server.py", "is not a saved plan"),
