@@ -62,8 +62,8 @@ _HASH_PLACEHOLDER = '"\\u0000"'
 class NetworkPlace:
     """A network of the project and the addresses in it.
 
-    .1 is the gateway, .2 the workspace, .3 the proxy; the upper half is left for addresses
-    that Docker gives out by itself, so that none of them takes a fixed one.
+    .2 is the workspace, .3 the proxy; .1 or the upper half is left for addresses that Docker
+    gives out by itself, the gateway's among them, so that none of them takes a fixed one.
     """
 
     key: str

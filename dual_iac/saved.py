@@ -25,7 +25,9 @@ FORMAT_VERSION: Literal[1] = 1
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, use_attribute_docstrings=True, json_schema_serialization_defaults_required=True
+    )
 
 
 class ReasonDocument(_Document):

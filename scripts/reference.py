@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/reference: dual-yaml.md, cli.md and dual.schema.json, from the code itself.
+"""Writes docs/reference: dual-yaml.md, cli.md and the schemas, from the code itself.
 
 python scripts/reference.py           writes what is not current
 python scripts/reference.py --check   only names it, and exits 2
@@ -20,6 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from dual_iac import model
+from dual_iac.saved import PlanDocument
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -57,12 +58,22 @@ _EVERYTHING = {
 }
 
 
+def plan_schema() -> str:
+    """The JSON Schema of what ``dual plan --format json`` prints."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **PlanDocument.model_json_schema(mode="serialization"),
+    }
+    return json.dumps({**schema, "title": "dual plan --format json"}, indent=2) + "\n"
+
+
 def pages() -> dict[str, str]:
     """The texts that should stand in docs/reference, by file name."""
     return {
         "dual-yaml.md": spec_page(),
         "cli.md": cli_page(),
         "dual.schema.json": dual("schema"),
+        "plan.schema.json": plan_schema(),
     }
 
 

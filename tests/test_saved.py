@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from dual_iac.errors import DualError, UsageError
@@ -20,6 +21,8 @@ from dual_iac.saved import (
     save_plan,
 )
 from dual_iac.state import Desired, DesiredContainer, DesiredNetwork, Observed, ObservedImage
+
+ROOT = Path(__file__).parents[1]
 
 DESIRED = Desired(
     project="shop",
@@ -220,3 +223,14 @@ def test_a_later_version_may_add_keys(tmp_path: Path) -> None:
     path.write_text(edited(added=1))
     assert read_plan(path).project == "shop"
     assert isinstance(read_plan(path), SavedPlan)
+
+
+def test_the_json_of_a_plan_is_as_its_schema_says() -> None:
+    schema = json.loads((ROOT / "docs/reference/plan.schema.json").read_text())
+    data = plan_document(PLAN).model_dump(mode="json")
+    jsonschema.validate(data, schema)
+    for key in ("changes", "untouched", "summary", "drift", "targets", "left_out"):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**data, key: "text"}, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({each: data[each] for each in data if each != key}, schema)

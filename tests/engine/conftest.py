@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from dual_iac.engine.proxy import Answer, ask
 from dual_iac.model import Proxy
 
 LAB_IMAGE = "dual-lab:bookworm"
+PLAN_SCHEMA = Path(__file__).parents[2] / "docs/reference/plan.schema.json"
 DUAL = [sys.executable, "-m", "dual_iac"]
 
 SERVER = """
@@ -138,6 +140,7 @@ class LiveProject:
     def plan(self, env: Mapping[str, str] | None = None) -> Any:
         done = self.dual("plan", "--format", "json", env=env)
         assert done.code == 0, f"dual plan failed: {done}"
+        jsonschema.validate(done.data, json.loads(PLAN_SCHEMA.read_text()))
         return done.data
 
     def container(self, service: str) -> str:
