@@ -66,4 +66,7 @@ def _add(project: BenchProject, count: int, *, by_compose: bool) -> float:
         took = project.timed_dual("apply", "-y")
     project.declare_all(TINY, numbered(count))
     project.timed_dual("apply", "-y")
+    # So that the proxy is one that Compose made with these networks: it would take one that has
+    # been made with the newcomer's, and was detached from it since, for up to date.
+    project.timed_compose("up", "-d")
     return took
