@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def compared_labels(labels: Mapping[str, str] | None) -> Iterable[tuple[str, str
     for name, value in (labels or {}).items():
         if name != LABEL_HASH and not name.startswith(_OTHERS_LABELS):
             yield f"labels.{name}", value
+
+
+@lru_cache(maxsize=64)
+def _words(command: str) -> tuple[str, ...]:
+    """As a shell splits it. Kept, as most workspaces run the same."""
+    return tuple(shlex.split(command))
 
 
 def size_in_bytes(text: str) -> int:
@@ -80,7 +87,7 @@ def desired_fields(
     for key in ("command", "entrypoint"):
         words = definition.get(key)
         if isinstance(words, str):
-            fields[key] = tuple(shlex.split(read(key, words)))
+            fields[key] = _words(read(key, words))
         elif words is not None:
             fields[key] = tuple(read(key, word) for word in words)
     for key in ("user", "working_dir", "hostname", "restart"):

@@ -145,6 +145,7 @@ def template_environment(folder: Path) -> Environment:
         loader=ChoiceLoader(
             [FileSystemLoader(folder / OVERRIDES_FOLDER), FileSystemLoader(shipped_templates())]
         ),
+        auto_reload=False,  # nobody edits them between two workspaces of one run
         undefined=StrictUndefined,
         finalize=to_yaml,
         trim_blocks=True,
