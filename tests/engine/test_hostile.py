@@ -226,3 +226,34 @@ def test_a_private_umask_hides_nothing_from_traefik(live: LiveProject) -> None:
     done = run(*umask, *DUAL, "apply", "-y", cwd=live.folder)
     assert done.code == 0, done
     assert live.is_up("one")
+
+
+def test_a_full_and_a_read_only_disk(live: LiveProject) -> None:
+    """Nothing is touched, and what stood there still stands; with room again, apply goes on."""
+    mounted = run("mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(live.folder))
+    assert mounted.code == 0, f"this test mounts a small disk, and needs root for it: {mounted}"
+    try:
+        live.declare("one")
+        live.apply()
+        before = (
+            live.identities("one", "traefik"),
+            (live.folder / "compose/compose.yaml").read_text(),
+        )
+        live.declare("one", "two")
+        for break_it, said, mend_it in (
+            ("head -c 200k /dev/zero > fill", "No space left", "rm fill"),
+            ("mount -o remount,ro .", "Read-only file system", "mount -o remount,rw ."),
+        ):
+            run("sh", "-c", break_it, cwd=live.folder)
+            done = live.dual("apply", "-y")
+            assert done.code == 1, done
+            assert said in done.stderr, done
+            assert "Traceback" not in done.stderr, done
+            run("sh", "-c", mend_it, cwd=live.folder)
+            compose = (live.folder / "compose/compose.yaml").read_text()
+            assert (live.identities("one", "traefik"), compose) == before
+        live.apply()
+        assert live.plan()["changes"] == []
+        live.remove()
+    finally:
+        run("umount", "--lazy", str(live.folder))
