@@ -25,13 +25,11 @@ from dual_iac.state import (
     Observed,
     ObservedContainer,
     ObservedNetwork,
+    OnProgress,
     network_address,
     route_address,
     workspace_address,
 )
-
-OnProgress = Callable[[str, str], None]
-"""Called with a service's or an image's name and what happens to it."""
 
 Failures = dict[str, DualError]
 """What went wrong, by address."""

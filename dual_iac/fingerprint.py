@@ -6,12 +6,9 @@ variables come in as their names, containers by their ids.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from typing import Any
 
-from dual_iac.state import PROXY, Desired, Observed, ObservedContainer
+from dual_iac.state import PROXY, Desired, Observed, ObservedContainer, digest
 
 Fingerprint = Mapping[str, Mapping[str, str]]
 
@@ -56,12 +53,6 @@ def _container(container: ObservedContainer) -> dict[str, str]:
         "state": "running" if container.is_up else container.state,
         "settings": digest(settings),
     }
-
-
-def digest(value: Any) -> str:
-    """A short hash of any plain value; equal values have equal ones."""
-    canonical = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 _SAID = {

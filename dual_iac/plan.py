@@ -157,10 +157,9 @@ def _targeted(plan: Plan, targets: tuple[str, ...], observed: Observed) -> Plan:
             fields = {f"networks.ws-{target}" for target in targets}
             if reasons := tuple(each for each in change.reasons if each.field in fields):
                 chosen.append(replace(change, action=Action.UPDATE, reasons=reasons))
-    whole = {change.address: change for change in chosen if change in plan.changes}
-    left_out = tuple(each.address for each in plan.changes if each.address not in whole)
-    narrowed = {change.address for change in chosen} - set(whole)
-    untouched = (*plan.untouched, *(each for each in left_out if each not in narrowed))
+    left_out = tuple(change.address for change in plan.changes if change not in chosen)
+    touched = {change.address for change in chosen}
+    untouched = (*plan.untouched, *(address for address in left_out if address not in touched))
     return Plan(plan.project, tuple(chosen), untouched, targets, left_out)
 
 
@@ -358,14 +357,15 @@ def _network(address: str, desired: Desired, observed: Observed) -> Change | Non
             return Change(address, Action.DELETE, (Reason("declared", True, False),))
         reason = Reason("network", found.name, None)  # never was dual's
         return Change(address, Action.DELETE, (reason,), is_drift=True)
-    drift = found.hash in ("", wanted.hash)
     if wanted.subnet != found.subnet:
         reason = Reason("subnet", found.subnet, wanted.subnet)
-        return Change(address, Action.REPLACE, (reason,), is_drift=drift)
-    if wanted.hash != found.hash:
+    elif wanted.hash != found.hash:
         reason = Reason("definition", found.hash or None, wanted.hash)
-        return Change(address, Action.REPLACE, (reason,))
-    return None
+    else:
+        return None
+    # One without the record of a definition was not made from dual.yaml.
+    drift = found.hash in ("", wanted.hash)
+    return Change(address, Action.REPLACE, (reason,), is_drift=drift)
 
 
 def _file(

@@ -47,6 +47,7 @@ from dual_iac.state import (
     Desired,
     DesiredContainer,
     DesiredNetwork,
+    digest,
     network_address,
     route_address,
     workspace_address,
@@ -271,9 +272,9 @@ class _Renderer:
             network=place, hash=Raw(_HASH_PLACEHOLDER)
         )
         # Its text is its definition, spaces aside: to read thousands back takes too long.
-        digest = _digest(text, {place.key: text.split()}, f"network {place.key}")
-        self.networks[network_address(place.key)] = DesiredNetwork(place.key, place.subnet, digest)
-        return _with_digest(text, digest)
+        hash_ = _hash(text, {place.key: text.split()}, f"network {place.key}")
+        self.networks[network_address(place.key)] = DesiredNetwork(place.key, place.subnet, hash_)
+        return _with_hash(text, hash_)
 
     def _seen(self) -> str:
         routes = "".join(self.files[path] for path in sorted(self.files))
@@ -302,12 +303,11 @@ class _Renderer:
 
     def _service(self, address: str, service: str, text: str, also: str = "") -> Raw:
         """Read a rendered service back: note what it amounts to, and put its hash in."""
-        what = f"service {service}"
-        definition = _parsed(text, service, what)
+        definition = _parsed(text, service)
         # The proxy is attached to networks as it runs, which no label could follow. They are
         # compared one by one.
         kept = {k: v for k, v in definition.items() if address != PROXY or k != "networks"}
-        digest = _digest(text, kept, what, also)
+        hash_ = _hash(text, kept, f"service {service}", also)
         try:
             fields, hidden = desired_fields(
                 service, definition, self.output, self.variables, self.project.name
@@ -331,39 +331,38 @@ class _Renderer:
                 why=f"{type(error).__name__}: {error}",
                 mend=f"write it as the shipped one does, or remove it from {OVERRIDES_FOLDER}",
             ) from error
-        self.containers[address] = DesiredContainer(service, digest, definition, fields, hidden)
-        return _with_digest(text, digest)
+        self.containers[address] = DesiredContainer(service, hash_, definition, fields, hidden)
+        return _with_hash(text, hash_)
 
 
-def _parsed(text: str, name: str, what: str) -> dict[str, Any]:
-    """What a template rendered to: the definition of one service or network."""
+def _parsed(text: str, service: str) -> dict[str, Any]:
+    """What a template rendered to: the definition of one service."""
     try:
-        definition = load_yaml(text)[name]
+        definition = load_yaml(text)[service]
     except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
         raise DualError(
-            f"The template of {what} does not render to a {what.split()[0]}",
+            f"The template of service {service} does not render to a service",
             why=str(error),
             mend=f"compare your template in {OVERRIDES_FOLDER} with the shipped one",
         ) from error
     if not isinstance(definition, dict):
-        raise DualError(f"The template of {what} renders to no map of keys")
+        raise DualError(f"The template of service {service} renders to no map of keys")
     return definition
 
 
-def _digest(text: str, definition: Mapping[str, Any], what: str, also: str = "") -> str:
-    """The hash of a definition, and of ``also``; it goes where the text leaves room for it."""
+def _hash(text: str, definition: Mapping[str, Any], what: str, also: str = "") -> str:
+    """The hash of a definition, and of ``also``; the text must leave room for it."""
     if _HASH_PLACEHOLDER not in text:
         raise DualError(
             f"The template of {what} leaves out the label dev.dual.hash",
             why="the label records what was applied: without it, no plan would be empty",
             mend="add to its labels: dev.dual.hash: {{ hash }}",
         )
-    canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"), default=str) + also
-    return hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_LENGTH]
+    return digest(definition, also)
 
 
-def _with_digest(text: str, digest: str) -> Raw:
-    return Raw(text.replace(_HASH_PLACEHOLDER, f'"{digest}"').rstrip("\n"))
+def _with_hash(text: str, hash_: str) -> Raw:
+    return Raw(text.replace(_HASH_PLACEHOLDER, f'"{hash_}"').rstrip("\n"))
 
 
 def allocate_subnets(

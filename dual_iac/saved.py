@@ -21,12 +21,13 @@ from dual_iac.output import write_file
 from dual_iac.plan import Action, Change, Plan, Reason
 from dual_iac.state import Desired, Observed
 
-FORMAT_VERSION: Literal[1] = 1
-
 
 class _Document(BaseModel):
     model_config = ConfigDict(
-        frozen=True, use_attribute_docstrings=True, json_schema_serialization_defaults_required=True
+        frozen=True,
+        from_attributes=True,
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
     )
 
 
@@ -53,7 +54,7 @@ class ChangeDocument(_Document):
 class PlanDocument(_Document):
     """A plan: what apply would change, and whom it leaves alone."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     """Another number where a key has changed its meaning, or is gone. Keys may be added."""
     project: str
     changes: tuple[ChangeDocument, ...]
@@ -91,23 +92,12 @@ def plan_document(plan: Plan) -> PlanDocument:
     """The document of a plan."""
     return PlanDocument(
         project=plan.project,
-        changes=tuple(_change_document(change) for change in plan.changes),
+        changes=tuple(ChangeDocument.model_validate(change) for change in plan.changes),
         untouched=plan.untouched,
         summary={Action(name): count for name, count in plan.summary.items()},
         drift=tuple(change.address for change in plan.changes if change.is_drift),
         targets=plan.targets,
         left_out=plan.left_out,
-    )
-
-
-def _change_document(change: Change) -> ChangeDocument:
-    return ChangeDocument(
-        address=change.address,
-        action=change.action,
-        reasons=tuple(
-            ReasonDocument(field=reason.field, before=reason.before, after=reason.after)
-            for reason in change.reasons
-        ),
     )
 
 
@@ -207,5 +197,7 @@ def _hash_of_variables(desired: Desired, salt: str) -> str:
         for address, container in desired.containers.items()
         if container.hidden
     }
-    text = json.dumps(values, sort_keys=True, default=str).encode() if values else b""
-    return hashlib.scrypt(text, salt=salt.encode(), n=2**14, r=8, p=1).hex() if values else ""
+    if not values:
+        return ""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.scrypt(text.encode(), salt=salt.encode(), n=2**14, r=8, p=1).hex()

@@ -11,7 +11,9 @@ the engine the observed ones from what Docker reports.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,6 +29,17 @@ GONE = "gone"
 """Stands for the address in a network that a container refers to, but that was removed."""
 
 Fields = Mapping[str, Any]
+
+OnProgress = Callable[[str, str], None]
+"""Called with the name of a service, and what happens to it."""
+
+_DIGEST_LENGTH = 16
+
+
+def digest(value: Any, also: str = "") -> str:
+    """A short hash of any plain value, and of a text besides; equal ones have equal hashes."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str) + also
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 def workspace_address(name: str) -> str:

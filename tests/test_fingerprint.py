@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dual_iac.fingerprint import desired_fingerprint, digest, moved, observed_fingerprint
+from dual_iac.fingerprint import desired_fingerprint, moved, observed_fingerprint
 from dual_iac.state import (
     Desired,
     DesiredContainer,
@@ -17,6 +17,7 @@ from dual_iac.state import (
     ObservedContainer,
     ObservedImage,
     ObservedNetwork,
+    digest,
 )
 
 DESIRED = Desired(

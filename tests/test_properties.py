@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 
 from dual_iac.apply import check_untouched
 from dual_iac.errors import DualError, EngineUnreachableError
-from dual_iac.fingerprint import digest
 from dual_iac.output import write_files
 from dual_iac.plan import Action, Plan, make_plan
 from dual_iac.saved import check_current, plan_document, plan_of, read_plan, save_plan
-from dual_iac.state import PROXY, Desired, Observed, ObservedImage
+from dual_iac.state import PROXY, Desired, Observed, ObservedImage, digest
 from tests.fake_engine import FakeEngine, Machine
 
 NAMES = ("a", "b", "edge", "feat-x")  # edge: also the name of the proxy's network

@@ -25,6 +25,8 @@ from dual_iac.cli.project import DIFFERENCES
 from dual_iac.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from dual_iac.model import Project, Workspace
     from dual_iac.plan import Plan
     from dual_iac.state import Observed
@@ -112,20 +114,21 @@ def apply(
     """
     from dual_iac.apply import apply_plan
     from dual_iac.plan import make_plan
-    from dual_iac.saved import check_current, read_plan
     from dual_iac.verify.ready import wait_until_ready
 
     set_format(format_)
-    saved_in = plan_file(arguments)
-    saved = read_plan(saved_in) if saved_in else None
+    if saved_in := plan_file(arguments):
+        from dual_iac.saved import check_current, read_plan
+
+        saved = read_plan(saved_in)
     place = here()
     project = place.load(check_host=True)
     engine = place.engine(project)
     with engine.lock():
         desired, observed = place.render_and_observe(project, engine)
-        names = saved.targets if saved else targets(arguments, project, observed)
+        names = saved.targets if saved_in else targets(arguments, project, observed)
         planned = make_plan(desired, observed, names)
-        if saved and saved_in:
+        if saved_in:
             check_current(saved_in, saved, planned, desired, observed)
         if planned and not approved(planned, yes=yes):
             raise declined()
@@ -180,7 +183,7 @@ def show_progress() -> Progress:
     return Progress()
 
 
-def tell(text: str) -> None:
+def tell(text: str | Text) -> None:
     """Say something besides what was asked for."""
     from dual_iac.view import console
 
@@ -189,11 +192,10 @@ def tell(text: str) -> None:
 
 def approved(planned: Plan, *, yes: bool) -> bool:
     """Show the plan, and ask."""
-    from dual_iac.view import console
     from dual_iac.view.plan import plan_text
 
     if not current.json:
-        console(stderr=True).print(plan_text(planned))
+        tell(plan_text(planned))
     return confirm("Apply it?", yes=yes, command="dual apply")
 
 
@@ -223,9 +225,9 @@ def report(
     elif up:
         console().print(urls_text(project, up))
     for problem in failed:
-        console(stderr=True).print(not_ready_text(problem))
+        tell(not_ready_text(problem))
     if failed:
-        console(stderr=True).print(outcome_text(asked, failed))
+        tell(outcome_text(asked, failed))
         raise typer.Exit(1)
 
 

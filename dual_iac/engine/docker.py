@@ -6,8 +6,8 @@ import ipaddress
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from dual_iac.engine.proxy import routes_seen
 from dual_iac.errors import DualError
 from dual_iac.lock import lock
 from dual_iac.output import COMPOSE_FILE
-from dual_iac.state import PROXY, Observed
+from dual_iac.state import PROXY, Observed, OnProgress
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -32,9 +32,6 @@ _COMPOSE = {
     "COMPOSE_COMPATIBILITY": "false",
     "COMPOSE_PROFILES": "",
 }
-
-OnProgress = Callable[[str, str], None]
-"""Called with a service's or an image's name and what happens to it."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +78,12 @@ class DockerEngine:
 
         return DockerClient(context=self.context, compose_project_name=self.project)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Be the only one who changes the project on this engine, by whatever context.
 
         Raises :class:`~dual_iac.errors.LockedError` where somebody else is.
         """
-        with lock(self.project, self.command.run("info", "--format", "{{.ID}}").strip()):
-            yield
+        return lock(self.project, self.command.run("info", "--format", "{{.ID}}").strip())
 
     def observe(self, images: Iterable[str] = (), *, routes: bool = False) -> Observed:
         """What is; with ``routes``, the proxy is asked, too, which route files it has read."""

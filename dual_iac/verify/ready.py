@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +13,7 @@ from typing import Protocol
 from dual_iac.engine.proxy import Answer, ask
 from dual_iac.errors import DualError
 from dual_iac.model import WORKSPACE_PORT, Project, Workspace
-from dual_iac.state import PROXY, Observed, ObservedContainer, workspace_address
+from dual_iac.state import PROXY, Observed, ObservedContainer, OnProgress, workspace_address
 
 LOG_LINES = 10
 
@@ -88,7 +88,7 @@ def wait_until_ready(
     project: Project,
     workspaces: Iterable[Workspace],
     engine: Engine,
-    progress: Callable[[str, str], None],
+    progress: OnProgress,
     timeout: timedelta | None = None,
     refused: Mapping[str, DualError] | None = None,
 ) -> list[NotReady]:
