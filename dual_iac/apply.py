@@ -68,16 +68,13 @@ def apply_plan(
     """Make it so; return what the engine refused, and why.
 
     One workspace's failure leaves the others applied. Raises :class:`DualError` where all
-    depend on what failed (an image, a file, the proxy), where something moved since it was
+    depend on what failed (a file, the proxy or its image), where something moved since it was
     observed, and where somebody was touched whom the plan leaves out.
     """
     if not plan:
         return {}
-    proxy = plan.change(PROXY)
-    if proxy and proxy.action is Action.CREATE:
-        bind, _, port = desired.published.rpartition(":")
-        engine.check_port(bind, int(port))
-    pull_missing(plan, desired, observed, engine, progress)
+    _check_port(plan, desired, engine)
+    missing = pull_missing(plan, desired, observed, engine, progress)
     check_unmoved(observed, engine.observe())
     files = _files(plan, desired, observed)
     closed = _closed_ways(plan, desired)
@@ -91,9 +88,9 @@ def apply_plan(
         ways = {path: text for path, text in files.items() if path not in still_closed}
         write_files(ways, output)
 
-    failures = _Round(plan, desired, observed, engine, progress, open_ways).run()
+    failures = _Round(plan, desired, observed, engine, progress, open_ways).run(missing)
     after = engine.observe(desired.images)
-    if failures:
+    if failures.keys() > missing.keys():
         # An apply that was killed may have left the engine still at work, and in the way. So
         # look again, and try what is left, one by one: that also tells who is to blame.
         # Whether Traefik follows what was written just now is for the next plan to find out.
@@ -101,14 +98,27 @@ def apply_plan(
         again = _within(make_plan(desired, after, plan.targets), plan)
         again = _made_anew(again, after, failures)
         one_by_one = _Round(again, desired, after, engine, progress, open_ways, one_by_one=True)
-        failures = one_by_one.run()
+        failures = one_by_one.run(missing)
         after = engine.observe()
     for address in failures:
         progress(_service(address, desired), "failed")
-    check_untouched(plan, observed, after)
+    check_untouched(plan, observed, after, failures)
     if PROXY in failures:
-        raise failures[PROXY]
+        raise failures[PROXY] if len(failures) == 1 else all_of(failures, "could not be applied")
     return failures
+
+
+def _check_port(plan: Plan, desired: Desired, engine: Engine) -> None:
+    """A proxy that is to publish on another port must find it free, before the old one goes."""
+    proxy = plan.change(PROXY)
+    bind, _, port = desired.published.rpartition(":")
+    held = {
+        str(reason.before).rpartition(":")[2]
+        for reason in (proxy.reasons if proxy else ())
+        if reason.field.startswith("ports.")
+    }
+    if proxy and (proxy.action is Action.CREATE or (held and port not in held)):
+        engine.check_port(bind, int(port))
 
 
 def _service(address: str, desired: Desired) -> str:
@@ -148,13 +158,15 @@ def _files(plan: Plan, desired: Desired, observed: Observed) -> Mapping[str, str
     """The rendered files to write: those of whom the plan leaves out stay as they are."""
     if not plan.left_out:
         return desired.files
-    kept = {SEEN_FILE, *(desired.routes[a] for a in plan.left_out if a in desired.routes)}
+    kept = {desired.routes[a] for a in plan.left_out if a in desired.routes}
     kept |= {path for path in observed.files if path not in desired.files}
+    if any(address.startswith("route.") for address in plan.left_out):
+        kept.add(SEEN_FILE)
     if PROXY in plan.left_out:
         kept.add(STATIC_FILE)
     kept -= {f"{ROUTES_FOLDER}/{name}.yaml" for name in plan.addresses("route", Action.DELETE)}
     if SEEN_FILE not in observed.files:
-        kept.remove(SEEN_FILE)
+        kept.discard(SEEN_FILE)
     files = {path: text for path, text in desired.files.items() if path not in kept}
     return files | {path: observed.files[path] for path in kept if path in observed.files}
 
@@ -191,11 +203,13 @@ def check_unmoved(before: Observed, now: Observed) -> None:
         )
 
 
-def check_untouched(plan: Plan, before: Observed, after: Observed) -> None:
+def check_untouched(
+    plan: Plan, before: Observed, after: Observed, failures: Failures | None = None
+) -> None:
     """Whoever the plan leaves out must have kept container and start time.
 
-    A guard, not a hope: raises :class:`DualError` that names who did not. A command that
-    ends and is started again by its restart policy is nobody's doing.
+    A guard, not a hope: raises :class:`DualError` that names who did not, and ``failures``
+    besides. A command that ends and is started again by its restart policy is nobody's doing.
     """
     touched = []
     for address in plan.untouched:
@@ -205,7 +219,7 @@ def check_untouched(plan: Plan, before: Observed, after: Observed) -> None:
     if touched:
         raise DualError(
             "Containers changed that the plan had left out",
-            why="\n".join(touched),
+            why="\n".join([*touched, *_lines(failures or {})]),
             mend="if nobody else restarted or replaced them meanwhile, please report this",
         )
 
@@ -221,33 +235,38 @@ def _life(container: ObservedContainer) -> str:
 
 def pull_missing(
     plan: Plan, desired: Desired, observed: Observed, engine: Engine, progress: OnProgress
-) -> None:
+) -> Failures:
     """Get the images that the engine doesn't have, before anything is touched.
 
-    All are tried; raises :class:`DualError` with the workspaces whose image can't be had.
+    All are tried; returns the workspaces whose image can't be had, which stay as they are.
+    Raises :class:`DualError` where one of them can't, as its network is to be replaced under
+    it, and where the proxy's own image is missing.
     """
     users: dict[str, list[str]] = {}
     for address in (c.address for c in plan.changes if c.action in (Action.CREATE, Action.REPLACE)):
         container = desired.containers.get(address)
         if container and container.image not in observed.images:
-            users.setdefault(container.image, []).append(container.service)
+            users.setdefault(container.image, []).append(address)
 
     def pull(image: str) -> None:
-        for service in users[image]:
-            progress(service, f"pulling {image}")
+        for address in users[image]:
+            progress(desired.containers[address].service, f"pulling {image}")
         engine.pull(image)
 
     failed = side_by_side(_PULLS, {image: partial(pull, image) for image in users})
-    if failed:
-        raise DualError(
-            f"{len(failed)} image{'s' if len(failed) > 1 else ''} can't be had",
-            why="\n".join(
-                f"{image} (for {', '.join(users[image])}): {error.why}"
-                for image, error in sorted(failed.items())
-            ),
-            mend="check the name, log in with docker login, or build it under that name; "
-            "nothing was changed",
+    missing = {
+        address: DualError(
+            f"{address} needs an image that can't be had",
+            why=f"image {image}: {error.why or error.summary}",
+            mend="check the name, log in with docker login, or build it under that name",
         )
+        for image, error in sorted(failed.items())
+        for address in users[image]
+    }
+    stay = {PROXY, *map(workspace_address, plan.addresses("network", Action.REPLACE))}
+    if stay & missing.keys():
+        raise all_of(missing, "can't be made, and nothing was changed")
+    return missing
 
 
 def side_by_side(count: int, jobs: Mapping[str, Callable[[], None]]) -> Failures:
@@ -276,9 +295,13 @@ def all_of(failures: Failures, what: str) -> DualError:
     """Several failures as one error: ``what`` says what they have in common."""
     return DualError(
         f"{', '.join(failures)} {what}",
-        why="\n".join(f"{name}: {error.why or error.summary}" for name, error in failures.items()),
+        why="\n".join(_lines(failures)),
         mend=next((error.mend for error in failures.values() if error.mend), ""),
     )
+
+
+def _lines(failures: Failures) -> list[str]:
+    return [f"{name}: {error.why or error.summary}" for name, error in failures.items()]
 
 
 @dataclass(frozen=True)
@@ -293,8 +316,9 @@ class _Round:
     open_ways: Callable[[Failures], None]
     one_by_one: bool = False
 
-    def run(self) -> Failures:
-        failures = self._remove()
+    def run(self, missing: Failures) -> Failures:
+        """``missing`` can't be made; returned with them is what else fails, and why."""
+        failures = missing | self._remove()
         failures |= self._rename(without=failures)
         failures |= self._create(without=failures)
         failures |= self._attach(without=failures)
@@ -350,18 +374,23 @@ class _Round:
 
     def _attach(self, without: Iterable[str]) -> Failures:
         """Networks of a proxy that stays: attached live, so that it never restarts for them."""
-        jobs = {}
+        keys: dict[str, list[str]] = {}
         for change in self._changes(Action.UPDATE, Action.START, without=without):
             for reason in change.reasons if change.address == PROXY else ():
                 if reason.field.startswith("networks."):
                     key = reason.field.removeprefix("networks.")
-                    ours = key.startswith("ws-")
-                    address = workspace_address(key.removeprefix("ws-")) if ours else PROXY
+                    name = key.removeprefix("ws-")
+                    address = workspace_address(name) if name != key else PROXY
                     if address not in without:
-                        jobs[address] = partial(self._attach_to, key, ours=ours)
+                        keys.setdefault(address, []).append(key)
+        jobs = {address: partial(self._attach_to, each) for address, each in keys.items()}
         return side_by_side(_STARTS, jobs)
 
-    def _attach_to(self, key: str, *, ours: bool) -> None:
+    def _attach_to(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._attach_one(key, ours=key.startswith("ws-"))
+
+    def _attach_one(self, key: str, *, ours: bool) -> None:
         proxy, field = self.observed.containers[PROXY], f"networks.{key}"
         network = f"{self.desired.project}_{key}" if ours else key
         taken_down = self.plan.addresses("network", Action.DELETE, Action.REPLACE)

@@ -16,7 +16,7 @@ from typing import Any
 
 from dual_iac.envfile import read_env_file
 from dual_iac.interpolation import has_references, substitute
-from dual_iac.state import LABEL_HASH, Fields
+from dual_iac.state import ENV_FILE, LABEL_HASH, LABEL_HIDDEN, Fields
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgt]?)i?b?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -36,9 +36,9 @@ _OTHERS_LABELS = ("com.docker.", "desktop.docker.io/", "io.podman.")
 
 
 def compared_labels(labels: Mapping[str, str] | None) -> Iterable[tuple[str, str]]:
-    """Labels as fields, without those that engines and Compose add, and the record itself."""
+    """Labels as fields, without those that engines and Compose add, and the records."""
     for name, value in (labels or {}).items():
-        if name != LABEL_HASH and not name.startswith(_OTHERS_LABELS):
+        if name not in (LABEL_HASH, LABEL_HIDDEN) and not name.startswith(_OTHERS_LABELS):
             yield f"labels.{name}", value
 
 
@@ -54,6 +54,18 @@ def size_in_bytes(text: str) -> int:
     if match is None:
         raise ValueError(f"not a size: {text!r}")
     return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
+
+
+def recorded_hidden(definition: Mapping[str, Any], hidden: Iterable[str]) -> list[str]:
+    """Of a service's hidden fields, those that its definition tells without its files.
+
+    So they are the same on every machine, and can stand in the rendered file.
+    """
+    fields = {field for field in hidden if not field.startswith("env.")}
+    for name, value in definition.get("environment", {}).items():
+        if value is None or has_references(str(value)):
+            fields.add(f"env.{name}")
+    return sorted(fields | ({ENV_FILE} if definition.get("env_file") else set()))
 
 
 def capabilities(names: Iterable[str] | None) -> tuple[str, ...]:
@@ -99,8 +111,15 @@ def desired_fields(
     for key in ("cap_add", "cap_drop"):
         if definition.get(key):
             fields[key] = capabilities(definition[key])
-    if definition.get("security_opt"):
-        fields["security_opt"] = tuple(sorted(definition["security_opt"]))
+    for key in ("security_opt", "group_add"):
+        if definition.get(key):
+            fields[key] = tuple(sorted(map(str, definition[key])))
+    if definition.get("devices"):
+        fields["devices"] = tuple(sorted(map(_device, definition["devices"])))
+    tmpfs = definition.get("tmpfs", ())
+    for text in [tmpfs] if isinstance(tmpfs, str) else tmpfs:
+        target, _, options = text.partition(":")
+        fields[f"tmpfs.{target}"] = options
 
     if "cpus" in definition:
         fields["resources.cpus"] = float(read("resources.cpus", definition["cpus"]))
@@ -141,6 +160,12 @@ def desired_fields(
     for field, value in compared_labels(definition.get("labels")):
         fields[field] = read(field, value)
     return fields, frozenset(hidden)
+
+
+def _device(text: str) -> str:
+    """A device in Compose's short notation, with all that it may leave out."""
+    host, target, permissions, *_ = [*text.split(":"), "", ""]
+    return f"{host}:{target or host}:{permissions or 'rwm'}"
 
 
 def _environment(

@@ -61,7 +61,11 @@ _SAID = {
     "settings": ("", "", "its name, limits or networks were changed"),
     "network": ("had no network then", "its network is gone", "has another network now"),
     "image": ("had no image then", "its image is gone", "its image is another one now"),
-    "routes": ("", "the proxy has read no routes now", "the proxy has read other routes now"),
+    "routes": (
+        "the proxy has read its routes now",
+        "the proxy has read no routes now",
+        "the proxy has read other routes now",
+    ),
     "text": ("not there then", "gone now", "edited since"),
 }
 """What to say of a key that is new, gone, or differs. A state speaks for itself."""

@@ -86,9 +86,13 @@ def _is_still(path: Path, file: IO[str]) -> bool:
 
 def _me() -> dict[str, str | int]:
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in many a CI container
+        user = f"user {os.getuid()}"
     return {
         "pid": os.getpid(),
-        "user": getpass.getuser(),
+        "user": user,
         "command": shlex.join(command),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
     }

@@ -39,6 +39,8 @@ ROUTES_HEADER = "X-Dual-Routes"
 PROXY_PORT = 8000
 """Where Traefik listens inside its container: above 1023, as it holds no capability."""
 
+_READ_BY_TRAEFIK = frozenset({".yaml", ".yml", ".toml"})  # in subfolders, too
+
 _FEW = 16  # files that are quicker synced one by one than all at once
 
 
@@ -48,8 +50,12 @@ def load_yaml(text: str) -> Any:
 
 
 def read_files(output: Path) -> dict[str, str]:
-    """The rendered files that stand in an output folder, by their paths in it."""
-    routes = sorted((output / ROUTES_FOLDER).glob("*.yaml"))
+    """The rendered files that stand in an output folder, by their paths in it.
+
+    Of the routes, all that Traefik would read, whoever put them there.
+    """
+    there = (output / ROUTES_FOLDER).rglob("*")
+    routes = sorted(path for path in there if path.suffix in _READ_BY_TRAEFIK)
     files = {}
     for path in (output / COMPOSE_FILE, output / STATIC_FILE, *routes):
         try:
@@ -178,10 +184,13 @@ def _errors(summary: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError)
         raise DualError(
             summary,
             why=f"{error.filename2 or error.filename or 'writing'}: {error.strerror}",
-            mend="make the folder writable, or free space",
+            mend="something else stands there: move it away"
+            if in_the_way
+            else "make the folder writable, or free space",
         ) from error
 
 

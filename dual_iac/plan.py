@@ -14,8 +14,9 @@ from typing import Any
 
 from dual_iac.interpolation import has_references
 from dual_iac.model import EDGE_NETWORK
-from dual_iac.output import SEEN_FILE, read_rendered
+from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, read_rendered
 from dual_iac.state import (
+    ENV_FILE,
     GONE,
     LABEL_HASH,
     LABEL_PROJECT,
@@ -119,7 +120,7 @@ def make_plan(desired: Desired, observed: Observed, targets: Iterable[str] = ())
         found[address] = _file(address, path, desired, observed, is_drift=same_routes)
     for path in sorted(set(observed.files) - set(desired.files)):
         # An output folder holds rendered files only: the engine reads no others into observed.
-        address = f"route.{path.rpartition('/')[2].removesuffix('.yaml')}"
+        address = f"route.{path.removeprefix(f'{ROUTES_FOLDER}/').removesuffix('.yaml')}"
         reason = Reason("file", path, None)
         found[address] = Change(address, Action.DELETE, (reason,), is_drift=same_routes)
     if not any(found.values()):
@@ -145,7 +146,7 @@ def _targeted(plan: Plan, targets: tuple[str, ...], observed: Observed) -> Plan:
     moved = plan.addresses("network", Action.REPLACE) if comes_up else ()
     chosen = []
     for change in plan.changes:
-        kind, name = change.address.partition(".")[0], _workspace_of(change.address)
+        kind, name = change.address.partition(".")[0], workspace_of(change.address)
         needed = comes_up and (
             change.address == PROXY
             or (kind == "network" and change.action is not Action.DELETE)
@@ -163,7 +164,7 @@ def _targeted(plan: Plan, targets: tuple[str, ...], observed: Observed) -> Plan:
     return Plan(plan.project, tuple(chosen), untouched, targets, left_out)
 
 
-def _workspace_of(address: str) -> str:
+def workspace_of(address: str) -> str:
     """The workspace that an address belongs to: ``main`` for ``network.main``, say."""
     return address.partition(".")[2].partition("#")[0]
 
@@ -305,7 +306,7 @@ def _differences(
         after = wanted.fields.get(field, inherited.get(field))
         before = found.fields.get(field)
         if before != after:
-            yield _reason(field, before, after, wanted, observed)
+            yield _reason(field, before, after, wanted, found, observed)
     if image and image.id != found.image_id and wanted.image == found.image:
         yield Reason("image.id", found.image_id, image.id)
 
@@ -319,22 +320,46 @@ _COMPOSE_KEYS = {
 
 
 def _reason(
-    field: str, before: Any, after: Any, wanted: DesiredContainer, observed: Observed
+    field: str,
+    before: Any,
+    after: Any,
+    wanted: DesiredContainer,
+    found: ObservedContainer,
+    observed: Observed,
 ) -> Reason:
     if field in wanted.hidden and after is not None:
         after = HIDDEN
-    service = _map(_map(observed.rendered.get("services")).get(wanted.service))
-    if before is not None and field.startswith("env."):
-        # What runs may hold a secret. It is shown only where the last render spelt it out.
-        spelt = _map(service.get("environment")).get(field.removeprefix("env."))
-        if has_references(str(spelt)) or str(spelt).replace("$$", "$") != before:
-            before = HIDDEN
-    elif before is not None:
-        key = field if field in _COMPOSE_KEYS else field.partition(".")[0]
-        last = service.get(_COMPOSE_KEYS.get(key, key), "")
-        if field in wanted.hidden or has_references(str(last)):
-            before = HIDDEN
+    if before is not None and _may_be_secret(field, before, wanted, found, observed):
+        before = HIDDEN
     return Reason(field, before, after)
+
+
+def _may_be_secret(
+    field: str,
+    value: Any,
+    wanted: DesiredContainer,
+    found: ObservedContainer,
+    observed: Observed,
+) -> bool:
+    """Whether a value of what runs came out of a variable or a file, for all that is known.
+
+    The container's own record tells. It can't tell of a variable that dual.yaml doesn't have:
+    that one is shown only where the last render spelt it out, which also goes for all where
+    there is no record.
+    """
+    recorded = found.hidden
+    is_env = field.startswith("env.")
+    if recorded is not None and not is_env:
+        return field in recorded
+    if recorded is not None and field in wanted.fields and ENV_FILE not in recorded:
+        return field in recorded
+    service = _map(_map(observed.rendered.get("services")).get(wanted.service))
+    if is_env:
+        spelt = _map(service.get("environment")).get(field.removeprefix("env."))
+        return has_references(str(spelt)) or str(spelt).replace("$$", "$") != value
+    key = field if field in _COMPOSE_KEYS else field.partition(".")[0]
+    last = service.get(_COMPOSE_KEYS.get(key, key), "")
+    return field in wanted.hidden or has_references(str(last))
 
 
 def _map(value: Any) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ import yaml
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from dual_iac.errors import DualError
-from dual_iac.fields import desired_fields
+from dual_iac.fields import desired_fields, recorded_hidden
 from dual_iac.interpolation import InterpolationError, starts_with_reference
 from dual_iac.model import (
     EDGE_NETWORK,
@@ -55,8 +55,9 @@ from dual_iac.state import (
 
 OVERRIDES_FOLDER = ".dual/templates"
 _HASH_LENGTH = 16
-# A NUL, escaped: no value of a spec can be one, so to_yaml never writes this for another.
+# A NUL, escaped: no value of a spec can have one, so to_yaml never writes this for another.
 _HASH_PLACEHOLDER = '"\\u0000"'
+_HIDDEN_PLACEHOLDER = '"\\u0000hidden"'
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,7 @@ class _Renderer:
             port=PROXY_PORT,
             networks=self.places.values(),
             hash=Raw(_HASH_PLACEHOLDER),
+            hidden=Raw(_HIDDEN_PLACEHOLDER),
         )
         # Traefik reads its static configuration once: another one needs another container.
         return self._service(PROXY, PROXY_SERVICE, text, also=static)
@@ -257,6 +259,7 @@ class _Renderer:
             volumes=self._volumes(workspace),
             port=WORKSPACE_PORT,
             hash=Raw(_HASH_PLACEHOLDER),
+            hidden=Raw(_HIDDEN_PLACEHOLDER),
         )
         path = f"{ROUTES_FOLDER}/{workspace.name}.yaml"
         self.files[path] = self.templates.get_template("traefik/route.yaml.j2").render(
@@ -302,7 +305,7 @@ class _Renderer:
         return relative if relative.startswith(".") else f"./{relative}"
 
     def _service(self, address: str, service: str, text: str, also: str = "") -> Raw:
-        """Read a rendered service back: note what it amounts to, and put its hash in."""
+        """Read a rendered service back: note what it amounts to, and put the records in."""
         definition = _parsed(text, service)
         # The proxy is attached to networks as it runs, which no label could follow. They are
         # compared one by one.
@@ -332,7 +335,8 @@ class _Renderer:
                 mend=f"write it as the shipped one does, or remove it from {OVERRIDES_FOLDER}",
             ) from error
         self.containers[address] = DesiredContainer(service, hash_, definition, fields, hidden)
-        return _with_hash(text, hash_)
+        recorded = to_yaml(", ".join(recorded_hidden(definition, hidden)))
+        return _with_hash(text.replace(_HIDDEN_PLACEHOLDER, recorded), hash_)
 
 
 def _parsed(text: str, service: str) -> dict[str, Any]:

@@ -125,9 +125,9 @@ def save_plan(path: Path, plan: Plan, desired: Desired, observed: Observed) -> N
 
     Raises :class:`UsageError` where there can be no such file.
     """
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        why = "it is a folder" if path.is_dir() else "there is no such folder"
-        raise UsageError(f"The plan can't be saved in {path}", why=why, mend="name a file")
+    path = path.resolve()  # to a link's end: the link itself stays
+    if why := _in_the_way(path):
+        raise UsageError(f"The plan can't be saved in {path}", why=why, mend="name another file")
     salt = secrets.token_hex(16)
     saved = SavedPlan(
         **dict(plan_document(plan)),
@@ -140,6 +140,24 @@ def save_plan(path: Path, plan: Plan, desired: Desired, observed: Observed) -> N
         ),
     )
     write_file(path, saved.model_dump_json(indent=2) + "\n")
+
+
+def _in_the_way(path: Path) -> str:
+    """What a plan would overwrite that is none, or why nothing can stand there."""
+    if not path.parent.is_dir():
+        return "there is no such folder"
+    if path.is_dir():
+        return "it is a folder"
+    if not path.exists():
+        return ""
+    if not path.is_file():
+        return "it is no file"
+    try:
+        if path.stat().st_size:
+            read_plan(path)
+    except UsageError:
+        return "there is a file of that name, which is not a saved plan"
+    return ""
 
 
 def read_plan(path: Path) -> SavedPlan:
@@ -156,7 +174,7 @@ def read_plan(path: Path) -> SavedPlan:
         raise UsageError(
             f"{path} is not a saved plan",
             why=f"{place}: {first['msg']}" if place else first["msg"],
-            mend=f"make one with: dual plan --out {path}",
+            mend="dual plan --out FILE makes one; another dual.yaml is named with dual -f FILE",
         ) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import UnionType
@@ -39,16 +39,19 @@ def find_spec(start: Path) -> Path:
     )
 
 
-def load_project(path: Path, *, check_host: bool = False) -> Project:
+def load_project(path: Path, *, check_host: bool = False, targets: Collection[str] = ()) -> Project:
     """Read and validate a spec.
 
-    ``check_host`` also asks whether the files it names exist on this machine. Raises
-    :class:`SpecError` with all problems, :class:`UsageError` if there is no such file.
+    ``check_host`` also asks whether the files it names exist on this machine, and of folders,
+    with ``targets``, those of these workspaces. Raises :class:`SpecError` with all problems,
+    :class:`UsageError` if there is no such file.
     """
-    return parse_project(_read(path), _shown(path), path.parent if check_host else None)
+    return parse_project(_read(path), _shown(path), path.parent if check_host else None, targets)
 
 
-def parse_project(text: str, file: str, host_folder: Path | None = None) -> Project:
+def parse_project(
+    text: str, file: str, host_folder: Path | None = None, targets: Collection[str] = ()
+) -> Project:
     """As :func:`load_project`, from text; ``file`` is its name in messages."""
     root, problems = document.parse(text)
     if root is None or root.value in (None, {}):
@@ -67,7 +70,7 @@ def parse_project(text: str, file: str, host_folder: Path | None = None) -> Proj
     if spec is not None:
         found = [*conflicts(spec), *not_supported_yet(spec)]
         if host_folder is not None:
-            found += _missing_on_host(spec, host_folder)
+            found += _missing_on_host(spec, host_folder, targets)
         problems += [tree.problem(*each) for each in found]
     if problems or spec is None:
         raise SpecError(file, _distinct(problems), text)
@@ -239,12 +242,15 @@ def _alternatives(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _missing_on_host(spec: Spec, folder: Path) -> Iterator[Found]:
-    """Files and folders that the spec names, and this machine doesn't have."""
+def _missing_on_host(spec: Spec, folder: Path, targets: Collection[str]) -> Iterator[Found]:
+    """Files and folders that the spec names, and this machine doesn't have.
+
+    A folder matters to its own workspace alone; without an env_file, Compose refuses them all.
+    """
     variables = environment(folder)
     for name, settings in spec.workspaces.items():
         paths: list[tuple[tuple[Key, ...], str, str]] = []
-        if settings.source and settings.source.path:
+        if settings.source and settings.source.path and (not targets or name in targets):
             paths.append((("source", "path"), settings.source.path, "folder"))
         for index, env_file in enumerate(settings.env_file):
             paths.append((("env_file", index), env_file, "file"))

@@ -24,6 +24,10 @@ PROXY = "proxy"
 LABEL_PROJECT = "dev.dual.project"
 LABEL_WORKSPACE = "dev.dual.workspace"
 LABEL_HASH = "dev.dual.hash"
+LABEL_HIDDEN = "dev.dual.hidden"
+
+ENV_FILE = "env_file"
+"""Among hidden fields: whatever else is in the environment may come out of a file."""
 
 GONE = "gone"
 """Stands for the address in a network that a container refers to, but that was removed."""
@@ -138,6 +142,8 @@ class ObservedContainer:
     restarts: int
     hash: str
     fields: Fields
+    hidden: frozenset[str] | None = None
+    """The fields whose values came out of variables, or files; None where nobody recorded it."""
 
     @property
     def running(self) -> bool:

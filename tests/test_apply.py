@@ -162,15 +162,61 @@ def test_a_port_that_is_taken_changes_nothing(here: Machine) -> None:
     assert not here.engine.output.exists()
 
 
-def test_images_that_cannot_be_had_are_told_all_at_once(here: Machine) -> None:
+def test_a_port_that_is_taken_keeps_the_proxy(running: Machine) -> None:
+    running.engine.taken_ports = {3001}
+    moved = SPEC.replace("workspaces:", "proxy: {http: 3001}\nworkspaces:")
+    with pytest.raises(DualError, match="Port 3001 is taken"):
+        running.apply(moved)
+    assert running.engine.calls == []
+    assert running.plan(SPEC).changes == ()
+
+
+def test_a_proxy_that_keeps_its_port_does_not_stand_in_its_own_way(running: Machine) -> None:
+    running.engine.taken_ports = {3000}
+    opened = SPEC.replace("workspaces:", "proxy: {bind: 0.0.0.0}\nworkspaces:")
+    assert running.apply(opened)[1] == {}
+    assert running.plan(opened).changes == ()
+
+
+def test_without_the_proxys_image_nothing_is_changed(here: Machine) -> None:
     here.engine.pullable = {}
-    with pytest.raises(DualError, match="2 images can't be had") as raised:
+    with pytest.raises(DualError, match="nothing was changed") as raised:
         here.apply(SPEC)
     assert raised.value.why.splitlines() == [
-        "node:22 (for a, b): manifest for node:22 not found",
-        "traefik:v3.7.15 (for traefik): manifest for traefik:v3.7.15 not found",
+        "workspace.a: image node:22: manifest for node:22 not found",
+        "workspace.b: image node:22: manifest for node:22 not found",
+        "proxy: image traefik:v3.7.15: manifest for traefik:v3.7.15 not found",
     ]
     assert here.engine.calls == []
+    assert not here.engine.output.exists()
+
+
+def test_an_image_that_cannot_be_had_leaves_the_others_applied(running: Machine) -> None:
+    """The one that is new isn't there; the one that would be replaced runs on as it was."""
+    lives = running.lives()
+    spec = f'{SPEC.replace("node:22", "nowhere:1", 1)}  c: {{image: "nowhere:2"}}\n'
+    spec = f'{spec}  d: {{image: "node:22"}}\n'
+    _, failures = running.apply(spec)
+    assert {address: error.why for address, error in failures.items()} == {
+        "workspace.a": "image nowhere:1: manifest for nowhere:1 not found",
+        "workspace.c": "image nowhere:2: manifest for nowhere:2 not found",
+    }
+    assert {a: life for a, life in running.lives().items() if a in lives} == lives
+    assert running.engine.container("d").state == "running"
+    assert set(running.lives()) == {*lives, "workspace.d"}
+    assert "traefik/routes/c.yaml" not in running.engine.observe().files
+    assert [call for call in running.engine.calls if "c" in call] == []
+    running.engine.pullable |= {f"nowhere:{n}": ObservedImage(f"sha256:{n}", {}) for n in (1, 2)}
+    assert running.apply(spec)[1] == {}
+    assert running.plan(spec).changes == ()
+
+
+def test_one_that_must_leave_its_network_needs_its_image_first(running: Machine) -> None:
+    before = running.lives()
+    spec = OTHER_POOL.replace("node:22", "nowhere:1", 1)
+    with pytest.raises(DualError, match="can't be made, and nothing was changed"):
+        running.apply(spec)
+    assert running.lives() == before
 
 
 @pytest.mark.parametrize("state", ["exited", "running"])
@@ -294,6 +340,17 @@ def test_a_network_that_cannot_move_is_told_and_moves_the_next_time(running: Mac
     assert running.plan(OTHER_POOL).changes == ()
 
 
+def test_a_proxy_that_fails_hides_no_other_failure(running: Machine) -> None:
+    running.engine.refuse = {("start", "traefik"), ("start", "c")}
+    spec = ONE_MORE.replace("workspaces:", "proxy: {http: 3001}\nworkspaces:")
+    with pytest.raises(DualError, match="could not be applied") as raised:
+        running.apply(spec)
+    assert raised.value.why.splitlines() == [
+        "proxy: can't start traefik",
+        "workspace.c: can't start c",
+    ]
+
+
 # ── for some workspaces only ────────────────────────────────────────────────────────────────
 
 
@@ -320,6 +377,13 @@ def test_files_of_whom_a_plan_leaves_out_stay(running: Machine) -> None:
     kept = ("traefik/routes/b.yaml", SEEN_FILE, STATIC_FILE)
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert "traefik/routes/c.yaml" in after
+
+
+def test_what_a_plan_leaves_out_is_no_drift_afterwards(running: Machine) -> None:
+    running.apply(ONE_MORE.replace("1000", "1001"), "c")
+    moved = ONE_MORE.replace("1000", "1001").replace("user:", "hosts: [b.test], user:")
+    changes = {change.address: change.is_drift for change in running.plan(moved).changes}
+    assert changes == {"workspace.b": False, "route.b": False}
 
 
 def test_a_proxy_that_is_left_out_keeps_its_own_configuration(running: Machine) -> None:
@@ -409,6 +473,13 @@ def test_a_touched_one_is_an_error_that_names_it(after: Observed, said: str) -> 
         check_untouched(PLAN, seen(MAIN), after)
     assert raised.value.why.startswith("workspace.main: 0123456789ab started")
     assert said in raised.value.why
+
+
+def test_who_was_touched_hides_no_failure() -> None:
+    failures = {"workspace.other": DualError("no", why="full")}
+    with pytest.raises(DualError) as raised:
+        check_untouched(PLAN, seen(MAIN), seen(), failures)
+    assert raised.value.why.splitlines()[1:] == ["workspace.other: full"]
 
 
 def test_apply_looks_after_whom_it_left_out(running: Machine) -> None:

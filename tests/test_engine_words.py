@@ -47,6 +47,11 @@ from dual_iac.view import format_bytes
             DualError,
             "The networks' addresses are taken by another network",
         ),
+        (
+            "Error response from daemon: unable to find user ada: no matching entries",
+            DualError,
+            "Docker reports a failure",
+        ),
         ("something else", DualError, "Docker reports a failure"),
         ("", DualError, "Docker reports a failure"),
     ],
@@ -55,6 +60,19 @@ def test_engine_errors(output: str, kind: type[DualError], summary: str) -> None
     error = engine_error(output)
     assert (type(error), error.summary) == (kind, summary)
     assert error.why or not output
+
+
+def test_what_a_user_can_do_about_it() -> None:
+    nobody = engine_error("unable to find user ada: no matching entries in passwd file")
+    assert nobody.mend.startswith("the image has no ada")
+    held = engine_error("error while removing network: network x has active endpoints")
+    assert "docker network disconnect" in held.mend
+
+
+def test_said_leaves_out_what_tells_nothing() -> None:
+    output = "Error response from daemon: no such user\nError: failed to start containers: shop-a-1"
+    assert said(output) == "no such user"
+    assert said("exit status 1") == "exit status 1"
 
 
 def test_said_unwraps_what_compose_says() -> None:

@@ -57,6 +57,13 @@ def test_no_sizes(text: str) -> None:
         ({}, {}),
         ({"command": "npm run 'a b'"}, {"command": ("npm", "run", "a b")}),
         ({"command": ["npm", "run"]}, {"command": ("npm", "run")}),
+        ({"group_add": [999, "audio"]}, {"group_add": ("999", "audio")}),
+        (
+            {"devices": ["/dev/kvm", "/dev/fuse:/dev/f:r"]},
+            {"devices": ("/dev/fuse:/dev/f:r", "/dev/kvm:/dev/kvm:rwm")},
+        ),
+        ({"tmpfs": "/run"}, {"tmpfs./run": ""}),
+        ({"tmpfs": ["/run", "/tmp:size=1m"]}, {"tmpfs./run": "", "tmpfs./tmp": "size=1m"}),
         ({"command": ["echo", "$$HOME"]}, {"command": ("echo", "$HOME")}),
         ({"entrypoint": "tini --"}, {"entrypoint": ("tini", "--")}),
         ({"entrypoint": ["a b"]}, {"entrypoint": ("a b",)}),

@@ -62,6 +62,16 @@ def test_who_holds_it_is_told(folder: Path) -> None:
     assert error.mend.endswith(f"kill {holder.pid}")
 
 
+def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    with lock("shop", "engine-1"), pytest.raises(LockedError) as raised, lock("shop", "engine-1"):
+        pytest.fail("two hold it")
+    assert raised.value.why.startswith(f"user {os.getuid()} runs ")
+
+
 def test_it_is_free_as_soon_as_its_holder_is_dead(folder: Path) -> None:
     with held(folder) as holder:
         holder.send_signal(signal.SIGKILL)

@@ -12,6 +12,7 @@ import pytest
 from dual_iac.errors import DualError
 from dual_iac.output import (
     COMPOSE_FILE,
+    ROUTES_FOLDER,
     SEEN_FILE,
     read_files,
     read_rendered,
@@ -81,6 +82,25 @@ def test_whatever_stands_in_a_files_place_is_no_rendered_file(tmp_path: Path) ->
     (tmp_path / "traefik/routes/main.yaml").unlink()
     (tmp_path / "traefik/routes/main.yaml").mkdir()
     assert read_files(tmp_path) == dict.fromkeys(FILES, "")
+
+
+def test_all_that_traefik_would_read_is_a_route(tmp_path: Path) -> None:
+    write_files(FILES, tmp_path)
+    routes = tmp_path / ROUTES_FOLDER
+    (routes / "more").mkdir()
+    added = ["by-hand.yml", "by-hand.toml", "more/deep.yaml"]
+    for name in [*added, "notes.txt"]:
+        (routes / name).write_text("x: 1\n")
+    assert set(read_files(tmp_path)) == {*FILES, *(f"{ROUTES_FOLDER}/{name}" for name in added)}
+    write_files(FILES, tmp_path)
+    assert read_files(tmp_path) == FILES
+
+
+def test_what_is_in_the_way_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "compose").write_text("a file where the folder should be")
+    with pytest.raises(DualError, match="can't be written") as raised:
+        write_files(FILES, tmp_path / "compose")
+    assert raised.value.mend == "something else stands there: move it away"
 
 
 def test_traefik_can_read_what_a_private_umask_made(tmp_path: Path) -> None:

@@ -833,6 +833,31 @@ def test_what_the_last_render_took_from_a_variable_stays_hidden(
 
 
 @pytest.mark.parametrize(
+    ("wanted", "fields", "recorded", "expected"),
+    [
+        # Rendered anew, or pulled, the last render says nothing of what runs; its record does.
+        (a(env__A="new"), {"env__A": "old"}, "", "env.A: old -> new"),
+        (a(env__A="new"), {"env__A": "s3cret"}, "env.A", "env.A: (hidden) -> new"),
+        (a(env__A="new"), {"env__A": "s3cret"}, "env_file", "env.A: (hidden) -> new"),
+        (a(), {"env__ADDED": "s3cret"}, "", "env.ADDED: (hidden) -> None"),
+        (a(), {"user": "ada"}, "env_file", "user: ada -> None"),
+        (a(), {"user": "s3cret"}, "user", "user: (hidden) -> None"),
+        (a(user="s3cret", hidden=("user",)), {"user": "ada"}, "", "user: ada -> (hidden)"),
+    ],
+)
+def test_what_runs_has_its_own_record_of_what_is_hidden(
+    wanted: dict[str, DesiredContainer], fields: dict[str, Any], recorded: str, expected: str
+) -> None:
+    there = {
+        address: replace(each, hidden=frozenset(recorded.split()))
+        for address, each in a_runs(**fields).items()
+    }
+    plan = make_plan(desired(containers=wanted), observed(containers=there))
+    assert text_of(plan) == f"replace workspace.a\n  {expected}"
+    assert "s3cret" not in repr(plan)
+
+
+@pytest.mark.parametrize(
     "rendered",
     [
         *("", "services:", "services: x", "services: {a: }", "services: {a: [x]}"),

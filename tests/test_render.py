@@ -176,6 +176,7 @@ def test_a_workspace_with_everything() -> None:
             "dev.dual.project": "shop",
             "dev.dual.workspace": "feat-auth",
             "dev.dual.hash": container.hash,
+            "dev.dual.hidden": "env.PASSED, env.TOKEN, env_file",
         },
     }
     assert container.fields == {

@@ -215,7 +215,38 @@ def test_a_file_that_is_no_plan(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(UsageError, match="is not a saved plan") as raised:
         read_plan(path)
     assert why in raised.value.why
-    assert raised.value.mend == f"make one with: dual plan --out {path}"
+    assert raised.value.mend.startswith("dual plan --out FILE makes one")
+    assert path.name not in raised.value.mend, "who follows it must not overwrite a dual.yaml"
+
+
+def test_a_file_of_another_kind_is_not_overwritten(path: Path) -> None:
+    spec = path.with_name("dual.yaml")
+    spec.write_text("version: 1\n")
+    with pytest.raises(UsageError, match="can't be saved") as raised:
+        save_plan(spec, PLAN, DESIRED, OBSERVED)
+    assert raised.value.why == "there is a file of that name, which is not a saved plan"
+    assert spec.read_text() == "version: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("/dev/null", "it is no file"), (".", "it is a folder"), ("no/p", "there is no such folder")],
+)
+def test_a_plan_is_saved_in_a_file_alone(place: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="can't be saved") as raised:
+        save_plan(tmp_path / place, PLAN, DESIRED, OBSERVED)
+    assert raised.value.why == why
+
+
+def test_a_link_stays_one(path: Path) -> None:
+    (path.parent / "empty").touch()
+    link = path.with_name("link")
+    for end in ("saved.plan", "empty", "nothing-yet"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(end)
+        save_plan(link, PLAN, DESIRED, OBSERVED)
+        assert link.is_symlink()
+        assert plan_of(read_plan(path.with_name(end))) == PLAN
 
 
 def test_a_later_version_may_add_keys(tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ def _stop(number: int, _: Any) -> None:
     global _stops
     _stops += 1
     if _stops > 1:
+        if sys.stderr is not None and sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h")  # the cursor, which a display of progress hides
         os._exit(128 + number)
+    current.on_stop()
     raise _Stopped(number)
 
 
@@ -62,7 +65,8 @@ def run(arguments: list[str] | None = None) -> int:
     current.format = Format.JSON if wants_json else Format.TEXT
     try:
         code = app(args=arguments, prog_name="dual", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where somebody closed it
+            sys.stdout.flush()
     except DualError as error:
         return _fail(error)
     except _TyperUsageError as error:

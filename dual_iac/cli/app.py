@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +36,8 @@ class Globals:
     file: Path | None = None
     context: str | None = None
     format: Format = Format.TEXT
+    on_stop: Callable[[], None] = lambda: None
+    """Called at the first signal that asks dual to end, while that takes a moment."""
 
     @property
     def json(self) -> bool:
@@ -150,10 +152,10 @@ class Place:
         except (OSError, UnicodeDecodeError):
             return {}
 
-    def load(self, *, check_host: bool = False) -> Project:
+    def load(self, *, check_host: bool = False, targets: Collection[str] = ()) -> Project:
         from dual_iac.spec import load_project
 
-        return load_project(self.spec, check_host=check_host)
+        return load_project(self.spec, check_host=check_host, targets=targets)
 
     def render(self, project: Project, output: Path | None = None) -> Desired:
         from dual_iac.output import subnets_of

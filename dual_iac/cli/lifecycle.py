@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,7 @@ import typer
 
 from dual_iac.cli.app import (
     FormatOption,
+    Globals,
     Names,
     Yes,
     app,
@@ -79,7 +82,7 @@ def plan(
         planned = plan_of(read_plan(saved_in))
     else:
         place = here()
-        project = place.load(check_host=True)
+        project = place.load(check_host=True, targets=arguments or ())
         if out and is_workspace(out, project):
             mend = f"give the file another name: {out}.plan, say"
             raise UsageError(f"{out} is the name of a workspace", mend=mend)
@@ -117,17 +120,18 @@ def apply(
     from dual_iac.verify.ready import wait_until_ready
 
     set_format(format_)
+    names: Sequence[str] = arguments or ()
     if saved_in := plan_file(arguments):
         from dual_iac.saved import check_current, read_plan
 
         saved = read_plan(saved_in)
+        names = saved.targets
     place = here()
-    project = place.load(check_host=True)
+    project = place.load(check_host=True, targets=names)
     engine = place.engine(project)
     with engine.lock():
         desired, observed = place.render_and_observe(project, engine)
-        names = saved.targets if saved_in else targets(arguments, project, observed)
-        planned = make_plan(desired, observed, names)
+        planned = make_plan(desired, observed, targets(names, project, observed))
         if saved_in:
             check_current(saved_in, saved, planned, desired, observed)
         if planned and not approved(planned, yes=yes):
@@ -159,9 +163,13 @@ def is_workspace(path: Path, project: Project) -> bool:
 
 def targets(names: Sequence[str] | None, project: Project, observed: Observed) -> tuple[str, ...]:
     """Names of workspaces that are declared, or that are still there and to be removed."""
-    there = {address.partition(".")[2] for address in observed.containers}
+    from dual_iac.model import PROXY_SERVICE
+    from dual_iac.plan import workspace_of
+
+    left = {workspace_of(address) for address in (*observed.containers, *observed.networks)}
+    known = {*project.workspaces, *left} - {"", PROXY_SERVICE}
     for name in names or ():
-        if name not in {*project.workspaces, *there}:
+        if name not in known:
             raise unknown_name(name, project.workspaces)
     return tuple(names or ())
 
@@ -177,10 +185,17 @@ def show_plan(planned: Plan) -> None:
         console().print(plan_text(planned))
 
 
-def show_progress() -> Progress:
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """For what an interruption lets end: it says so."""
     from dual_iac.view.progress import Progress
 
-    return Progress()
+    with Progress() as progress:
+        current.on_stop = partial(progress.say, "Ending what has begun. Once more: at once.")
+        try:
+            yield progress
+        finally:
+            current.on_stop = Globals.on_stop
 
 
 def tell(text: str | Text) -> None:
@@ -194,7 +209,7 @@ def approved(planned: Plan, *, yes: bool) -> bool:
     """Show the plan, and ask."""
     from dual_iac.view.plan import plan_text
 
-    if not current.json:
+    if not (current.json and yes):  # nobody is asked about what isn't shown
         tell(plan_text(planned))
     return confirm("Apply it?", yes=yes, command="dual apply")
 

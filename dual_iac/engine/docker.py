@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shutil
 import socket
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +34,19 @@ _COMPOSE = {
     "COMPOSE_COMPATIBILITY": "false",
     "COMPOSE_PROFILES": "",
 }
+
+
+_APART = (
+    ("setsid",)
+    if shutil.which("setsid")
+    else (
+        sys.executable,
+        "-ISc",
+        "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])",
+    )
+)
+"""What starts a command apart from the terminal, whose Ctrl-C is for dual: it lets end what it
+has begun, and that would be cut short. (python-on-whales can't be told to.)"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ class DockerEngine:
             compose_files=[self.output / COMPOSE_FILE],
             compose_project_name=self.project,
             compose_env_files=[variables] if variables.is_file() else [],
+            client_call=[*_APART, "docker"],
         )
 
     @cached_property
@@ -76,7 +92,11 @@ class DockerEngine:
         """For what goes by the project's name alone, with or without a rendered file."""
         from python_on_whales import DockerClient
 
-        return DockerClient(context=self.context, compose_project_name=self.project)
+        return DockerClient(
+            context=self.context,
+            compose_project_name=self.project,
+            client_call=[*_APART, "docker"],
+        )
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only one who changes the project on this engine, by whatever context.

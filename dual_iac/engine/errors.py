@@ -19,6 +19,9 @@ _PORT_TAKEN = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_TELLS_NOTHING = re.compile(r"failed to start containers: .*|exit status \d+")
+_NO_USER = re.compile(r"unable to find (?:user|group) (\S+): no matching entries", re.IGNORECASE)
+
 
 def said(output: str) -> str:
     """What Docker or Compose said, without its JSON wrapping and standing phrases."""
@@ -35,7 +38,8 @@ def said(output: str) -> str:
             text = text.removeprefix(phrase)
         if text and text not in lines:
             lines.append(text)
-    return "\n".join(lines)
+    telling = [line for line in lines if not _TELLS_NOTHING.fullmatch(line)]
+    return "\n".join(telling or lines)
 
 
 def engine_error(output: str) -> DualError:
@@ -83,4 +87,11 @@ def engine_error(output: str) -> DualError:
             why=why,
             mend="give another range as network.pool, such as 10.214.0.0/16",
         )
-    return DualError("Docker reports a failure", why=why or "it gave no reason")
+    mend = ""
+    if user := _NO_USER.search(why):
+        mend = f"the image has no {user[1]}: give a number as user, or one that it has"
+    elif "has active endpoints" in lower:
+        mend = (
+            "something that isn't dual's is on that network: docker network disconnect takes it off"
+        )
+    return DualError("Docker reports a failure", why=why or "it gave no reason", mend=mend)

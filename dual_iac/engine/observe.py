@@ -18,11 +18,12 @@ from typing import Any
 from dual_iac.engine.errors import engine_error
 from dual_iac.errors import DualError
 from dual_iac.fields import LIMITS, capabilities, compared_labels
-from dual_iac.model import PROXY_SERVICE
+from dual_iac.model import EDGE_NETWORK, PROXY_SERVICE
 from dual_iac.output import COMPOSE_FILE, read_files, read_rendered, routes_written
 from dual_iac.state import (
     GONE,
     LABEL_HASH,
+    LABEL_HIDDEN,
     LABEL_PROJECT,
     PROXY,
     Fields,
@@ -43,7 +44,7 @@ _ONE_OFF = "com.docker.compose.oneoff"
 # Docker Desktop shows a host path as its virtual machine sees it.
 _DESKTOP_PREFIXES = ("/host_mnt", "/run/desktop/mnt/host")
 
-_MAY_BE_EMPTY = ("env.", "networks.", "labels.")
+_MAY_BE_EMPTY = ("env.", "networks.", "labels.", "tmpfs.")
 _SWITCHED_OFF = frozenset({("restart", "no"), ("working_dir", "/")})
 
 
@@ -60,7 +61,11 @@ class DockerCommand:
         """
         try:
             done = subprocess.run(
-                [*self.argv, *arguments], capture_output=True, text=True, check=False
+                [*self.argv, *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+                process_group=0,  # apart from the terminal, whose Ctrl-C is for dual
             )
         except OSError as error:
             raise engine_error(str(error)) from None
@@ -111,16 +116,22 @@ def observe_images(docker: DockerCommand, names: Iterable[str]) -> dict[str, Obs
 def _list_networks(docker: DockerCommand, project: str) -> list[dict[str, Any]]:
     """Networks with their labels, in the form that inspecting has, but for their addresses.
 
-    To inspect a hundred networks takes the engine longer than all else together.
+    Those without labels that have the name of one of the project's are its own, too: Compose
+    takes them for that, and somebody may have made one anew by hand. To inspect a hundred
+    networks takes the engine longer than all else together.
     """
-    labels = (_NETWORK, LABEL_PROJECT, LABEL_HASH)
+    labels = (_PROJECT, _NETWORK, LABEL_PROJECT, LABEL_HASH)
     line = "\t".join(["{{.ID}}", "{{.Name}}", *(f'{{{{.Label "{label}"}}}}' for label in labels)])
-    listed = docker.run("network", "ls", "--no-trunc", *_of(project), "--format", line)
+    listed = docker.run("network", "ls", "--no-trunc", "--format", line)
     networks = []
     for each in listed.splitlines():
         number, name, *values = each.split("\t")
         given = {label: value for label, value in zip(labels, values, strict=True) if value}
-        networks.append({"Id": number, "Name": name, "Labels": given})
+        if given.get(_PROJECT, project) == project and (
+            _PROJECT in given or name.startswith((f"{project}_ws-", f"{project}_{EDGE_NETWORK}"))
+        ):
+            given.setdefault(_NETWORK, name.removeprefix(f"{project}_"))
+            networks.append({"Id": number, "Name": name, "Labels": given})
     return networks
 
 
@@ -208,8 +219,9 @@ def _refuse_foreign(inspected: Sequence[Any], project: str) -> None:
 
     What somebody added to a project of dual's is: the plan shows it.
     """
-    if inspected and not any(map(_is_duals, inspected)):
-        names = sorted(data["Name"].removeprefix("/") for data in inspected)
+    labelled = [data for data in inspected if _PROJECT in _labels(data)]
+    if labelled and not any(map(_is_duals, labelled)):
+        names = sorted(data["Name"].removeprefix("/") for data in labelled)
         raise DualError(
             f"The project name {project} is taken by a compose project that isn't dual's",
             why=f"it has {', '.join(names)}; dual leaves them alone",
@@ -279,7 +291,13 @@ def observed_container(
         restarts=data.get("RestartCount", 0),
         hash=labels.get(LABEL_HASH, ""),
         fields=_container_fields(data, project, networks),
+        hidden=_recorded(labels),
     )
+
+
+def _recorded(labels: Mapping[str, str]) -> frozenset[str] | None:
+    text = labels.get(LABEL_HIDDEN)
+    return None if text is None else frozenset(filter(None, text.split(", ")))
 
 
 def _container_fields(
@@ -304,12 +322,16 @@ def _container_fields(
         "cap_add": capabilities(host.get("CapAdd")),
         "cap_drop": capabilities(host.get("CapDrop")),
         "security_opt": tuple(sorted(host.get("SecurityOpt") or ())),
+        "group_add": tuple(sorted(host.get("GroupAdd") or ())),
+        "devices": tuple(sorted(map(_device, host.get("Devices") or ()))),
         "resources.cpus": (host.get("NanoCpus") or 0) / 1e9,
         "resources.memory": host.get("Memory"),
         "resources.pids": max(host.get("PidsLimit") or 0, 0),
         **_limits(host),
         **dict(compared_labels(config.get("Labels"))),
     }
+    for target, options in (host.get("Tmpfs") or {}).items():
+        fields[f"tmpfs.{target}"] = options
     for variable in config.get("Env") or ():
         name, equals, value = variable.partition("=")
         if equals:  # a name alone, which Compose writes for one that isn't set, sets nothing
@@ -335,6 +357,11 @@ def _container_fields(
         for name, value in fields.items()
         if (value and (name, value) not in _SWITCHED_OFF) or name.startswith(_MAY_BE_EMPTY)
     }
+
+
+def _device(device: Mapping[str, str]) -> str:
+    keys = ("PathOnHost", "PathInContainer", "CgroupPermissions")
+    return ":".join(device[key] for key in keys)
 
 
 def _limits(host: Mapping[str, Any]) -> dict[str, Any]:

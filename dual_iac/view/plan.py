@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import Any
 
 from rich.text import Text
@@ -92,8 +94,10 @@ def _value(field: str, value: Any) -> str:
     if field == "resources.memory" and isinstance(value, int):
         return format_bytes(value)
     if isinstance(value, tuple | list):
-        return " ".join(map(str, value))
-    return str(value)
+        return shlex.join(map(str, value))
+    text = str(value)
+    # As it is only where that can be told from the line around it.
+    return text if text == text.strip() != "" and text.isprintable() else json.dumps(text)
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:

@@ -27,14 +27,14 @@ class Progress:
         self._console = console(stderr=True)
         self._now: dict[str, str] = {}
         self._started = time.monotonic()
-        self._live = (
-            Live(console=self._console, transient=True, refresh_per_second=8)
-            if self._console.is_terminal
-            else None
-        )
+        self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._live:
+        if self._console.is_terminal:
+            # A new one each time: one that is started again clears what was printed since.
+            self._live = Live(
+                self._table(), console=self._console, transient=True, refresh_per_second=8
+            )
             self._live.start()
         return self
 
@@ -46,6 +46,10 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Something that is about all of them."""
+        self._console.print(text)
 
     def __call__(self, name: str, event: str) -> None:
         if self._now.get(name) == event or (event == "ready" and name not in self._now):

@@ -25,7 +25,10 @@ def urls_text(project: Project, workspaces: Sequence[Workspace]) -> Text:
 def not_ready_text(problem: NotReady) -> Text:
     text = Text()
     text.append(f"✗ {problem.workspace} ", "bold red")
-    text.append(f"{problem.what}: {problem.why}\n")
+    first, *more = problem.why.splitlines() or [""]
+    text.append(f"{problem.what}: {first}\n")
+    for line in more:
+        text.append(f"  {line}\n")
     for line in problem.log:
         text.append(f"    | {line}\n", "dim")
     if problem.mend:
@@ -35,13 +38,15 @@ def not_ready_text(problem: NotReady) -> Text:
 
 
 def outcome_text(asked: Sequence[Workspace], failed: Sequence[NotReady]) -> str:
-    """How many answer, and by name those that don't."""
+    """How many answer, and by name those that don't, or that are still there."""
     names = {problem.workspace for problem in failed}
-    up = sum(workspace.name not in names for workspace in asked)
-    return (
-        f"{up} of {len(asked)} workspaces answer. Not {', '.join(sorted(names))}: left as it is, "
-        "for you to look at; dual apply goes on from there."
-    )
+    silent = [workspace.name for workspace in asked if workspace.name in names]
+    left = sorted(names.difference(silent))
+    text = f"{len(asked) - len(silent)} of {len(asked)} workspaces answer"
+    text += f", not {', '.join(silent)}." if silent else "."
+    if left:
+        text += f" {', '.join(left)} could not be removed."
+    return f"{text} All is left as it is, for you to look at; dual apply goes on from there."
 
 
 def not_ready_data(problem: NotReady) -> dict[str, Any]:
