@@ -18,7 +18,7 @@ from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.fingerprint import moved, observed_fingerprint
 from dual_iac.model import PROXY_SERVICE
 from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, STATIC_FILE, write_files
-from dual_iac.plan import Action, Change, Plan, make_plan
+from dual_iac.plan import Action, Change, Plan, make_plan, workspace_of
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -77,28 +77,14 @@ def apply_plan(
     missing = pull_missing(plan, desired, observed, engine, progress)
     check_unmoved(observed, engine.observe())
     files = _files(plan, desired, observed)
-    closed = _closed_ways(plan, desired)
-    first = {path: text for path, text in files.items() if path not in closed}
-    if SEEN_FILE in observed.files:
-        first[SEEN_FILE] = observed.files[SEEN_FILE]
-    write_files(first, output)
-
-    def open_ways(failures: Failures) -> None:
-        still_closed = {desired.routes.get(_route_of(address)) for address in failures} & closed
-        ways = {path: text for path, text in files.items() if path not in still_closed}
-        write_files(ways, output)
-
-    failures = _Round(plan, desired, observed, engine, progress, open_ways).run(missing)
+    round_ = _Round(plan, desired, observed, files, output, engine, progress)
+    failures = round_.run(missing)
     after = engine.observe(desired.images)
     if failures.keys() > missing.keys():
         # An apply that was killed may have left the engine still at work, and in the way. So
         # look again, and try what is left, one by one: that also tells who is to blame.
-        # Whether Traefik follows what was written just now is for the next plan to find out.
-        after = replace(after, routes_seen=after.routes_written)
-        again = _within(make_plan(desired, after, plan.targets), plan)
-        again = _made_anew(again, after, failures)
-        one_by_one = _Round(again, desired, after, engine, progress, open_ways, one_by_one=True)
-        failures = one_by_one.run(missing)
+        again, seen = _what_is_left(plan, desired, after, failures)
+        failures = replace(round_, plan=again, observed=seen, one_by_one=True).run(missing)
         after = engine.observe()
     for address in failures:
         progress(_service(address, desired), "failed")
@@ -126,32 +112,39 @@ def _service(address: str, desired: Desired) -> str:
     return container.service if container else address.partition(".")[2]
 
 
-def _within(again: Plan, plan: Plan) -> Plan:
-    """Of a plan, what another one has changes for, too."""
-    addresses = {change.address for change in plan.changes}
-    return replace(again, changes=tuple(c for c in again.changes if c.address in addresses))
+def _what_is_left(
+    plan: Plan, desired: Desired, after: Observed, failures: Failures
+) -> tuple[Plan, Observed]:
+    """Of a plan that was carried out in part: what to do still, and what it starts from.
 
-
-def _made_anew(again: Plan, observed: Observed, failures: Failures) -> Plan:
-    """A plan in which containers are replaced that were not started, and can't be.
-
-    An engine that was killed as it started one may never start it again ("task … already
-    exists"). Others are only if they have never run, so that there is nothing in them to lose.
+    Containers are made anew that were not started, and can't be: an engine that was killed as
+    it started one may never start it again ("task … already exists"). Others are only if they
+    have never run, so that there is nothing in them to lose. Where such a container stood
+    before this plan, that engine may have left a process on its network, with its address: so
+    the network is made anew with it.
     """
 
-    def stuck(address: str) -> bool:
-        found = observed.containers.get(address)
-        error = failures.get(address)
+    def is_stuck(address: str) -> bool:
+        found, error = after.containers.get(address), failures.get(address)
         never_ran = found is not None and found.state == "created"
         return error is not None and (never_ran or bool(_TASK_EXISTS.search(error.why)))
 
-    changes = (
-        replace(change, action=Action.REPLACE)
-        if change.action is Action.START and stuck(change.address)
-        else change
-        for change in again.changes
-    )
-    return replace(again, changes=tuple(changes))
+    begun = {c.address for c in plan.changes if c.action is Action.START}
+    haunted = {
+        address: replace(network, hash="")
+        for address, network in after.networks.items()
+        for owner in [workspace_address(workspace_of(address))]
+        if owner in begun and is_stuck(owner)
+    }
+    # Whether Traefik follows what was written just now is for the next plan to find out.
+    seen = replace(after, networks={**after.networks, **haunted}, routes_seen=after.routes_written)
+    changes = []
+    for change in make_plan(desired, seen, plan.targets).changes:
+        attaches = change.address == PROXY and change.action is Action.UPDATE
+        if plan.change(change.address) or change.address in haunted or (haunted and attaches):
+            replaced = change.action is Action.START and is_stuck(change.address)
+            changes.append(replace(change, action=Action.REPLACE) if replaced else change)
+    return replace(plan, changes=tuple(changes)), seen
 
 
 def _files(plan: Plan, desired: Desired, observed: Observed) -> Mapping[str, str]:
@@ -169,20 +162,6 @@ def _files(plan: Plan, desired: Desired, observed: Observed) -> Mapping[str, str
         kept.discard(SEEN_FILE)
     files = {path: text for path, text in desired.files.items() if path not in kept}
     return files | {path: observed.files[path] for path in kept if path in observed.files}
-
-
-def _closed_ways(plan: Plan, desired: Desired) -> set[str]:
-    """Routes to networks that the proxy is not on yet, and the file that tells which it has read.
-
-    They are written last: the proxy would send whatever comes for them out of this machine.
-    """
-    names = set(plan.addresses("network", Action.CREATE, Action.REPLACE))
-    proxy = plan.change(PROXY)
-    for reason in proxy.reasons if proxy else ():
-        if reason.field.startswith("networks.ws-") and reason.before is None:
-            names.add(reason.field.removeprefix("networks.ws-"))
-    routes = {desired.routes.get(route_address(name)) for name in names}
-    return {SEEN_FILE, *(path for path in routes if path)}
 
 
 def _route_of(address: str) -> str:
@@ -311,20 +290,50 @@ class _Round:
     plan: Plan
     desired: Desired
     observed: Observed
+    files: Mapping[str, str]
+    output: Path
     engine: Engine
     progress: OnProgress
-    open_ways: Callable[[Failures], None]
     one_by_one: bool = False
 
     def run(self, missing: Failures) -> Failures:
         """``missing`` can't be made; returned with them is what else fails, and why."""
+        self._write()
         failures = missing | self._remove()
         failures |= self._rename(without=failures)
         failures |= self._create(without=failures)
         failures |= self._attach(without=failures)
-        self.open_ways(failures)
+        self._open_ways(failures)
         failures |= self._start(without=failures)
         return failures
+
+    def _write(self) -> None:
+        """All files but the ways that lead nowhere yet."""
+        closed = self._closed_ways()
+        files = {path: text for path, text in self.files.items() if path not in closed}
+        if SEEN_FILE in self.observed.files:
+            files[SEEN_FILE] = self.observed.files[SEEN_FILE]
+        write_files(files, self.output)
+
+    def _open_ways(self, failures: Failures) -> None:
+        routes = {self.desired.routes.get(_route_of(address)) for address in failures}
+        closed = self._closed_ways() & routes
+        write_files(
+            {path: self.files[path] for path in self.files if path not in closed}, self.output
+        )
+
+    def _closed_ways(self) -> set[str]:
+        """Routes to networks that the proxy isn't on yet, and the file that says what it read.
+
+        They are written last: the proxy would send whatever comes for them out of this machine.
+        """
+        names = set(self.plan.addresses("network", Action.CREATE, Action.REPLACE))
+        proxy = self.plan.change(PROXY)
+        for reason in proxy.reasons if proxy else ():
+            if reason.field.startswith("networks.ws-") and reason.before is None:
+                names.add(reason.field.removeprefix("networks.ws-"))
+        routes = {self.desired.routes.get(route_address(name)) for name in names}
+        return {SEEN_FILE, *(path for path in routes if path)}
 
     def _changes(self, *actions: Action, without: Iterable[str] = ()) -> list[Change]:
         """The changes of containers that are to be, with one of these actions."""

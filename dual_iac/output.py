@@ -11,8 +11,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,18 @@ def write_files(files: Mapping[str, str], output: Path) -> list[str]:
             _replace_all(texts, output / ".new")
             for name in changed:
                 if name not in files:
-                    (output / name).unlink()
+                    _remove(name, output)
             for path in (output / "traefik", output / ROUTES_FOLDER, *(output / n for n in files)):
                 _make_readable(path)
     return changed
+
+
+def _remove(name: str, output: Path) -> None:
+    """With the folders that somebody made for it: Traefik reads them, but watches none inside."""
+    (output / name).unlink()
+    with suppress(OSError):  # something else is in there
+        for folder in takewhile(lambda each: each != Path(ROUTES_FOLDER), Path(name).parents):
+            (output / folder).rmdir()
 
 
 def remove_routes(names: Iterable[str], output: Path) -> None:

@@ -190,14 +190,14 @@ def _container(
     if not reasons and wanted.hash != found.hash:
         reasons.append(Reason("definition", found.hash, wanted.hash))
     moved = list(_moved_networks(wanted, reasons, desired, observed, networks))
-    reasons += moved
+    reasons = sorted([*reasons, *moved], key=lambda reason: reason.field)
     if address == PROXY and found.running and not _follows_its_files(desired, observed):
         reasons.append(Reason("routes", observed.routes_seen or "none read", "those in its files"))
     if found.state in ("dead", "removing"):
         reasons.append(Reason("state", found.state, "running"))
     drift = (
         wanted.hash == found.hash
-        and not moved
+        and not any(_is_declared(networks, reason.field) for reason in moved)
         and not any(_is_explained(address, reason, wanted, networks) for reason in reasons)
     )
     if not all(_in_place(address, reason) for reason in reasons):
@@ -240,8 +240,13 @@ def _is_explained(
         return True
     if reason.field.startswith("env.") and "env_file" in wanted.definition:
         return True  # a variable that stands in no file any more is not hidden, either
-    network = network_address(reason.field.removeprefix("networks."))
-    return address == PROXY and reason.before != GONE and networks.get(network) is not None
+    return address == PROXY and reason.before != GONE and _is_declared(networks, reason.field)
+
+
+def _is_declared(networks: Mapping[str, Change | None], field: str) -> bool:
+    """Whether a container's network changes as dual.yaml did, and by nobody's hand."""
+    change = networks.get(network_address(field.removeprefix("networks.")))
+    return change is not None and not change.is_drift
 
 
 def _in_place(address: str, reason: Reason) -> bool:

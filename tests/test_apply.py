@@ -302,6 +302,28 @@ def test_a_new_container_that_can_never_start_is_made_anew(running: Machine) -> 
     assert running.engine.calls.count(("create", "c")) == 2
 
 
+def test_what_a_killed_engine_left_on_a_network_goes_with_it(running: Machine) -> None:
+    """An engine that was killed as it started c left a process with its address, unknown to all."""
+    running.engine.refuse = {("start", "c")}
+    running.apply(ONE_MORE)
+    lives, networks = running.lives(), dict(running.engine.networks)
+    stuck = running.engine.container("c").id
+
+    def never(operation: str, service: str) -> None:
+        if (operation, service) == ("start", "c") and running.engine.container("c").id == stuck:
+            raise DualError("Refused", why=f"task {stuck}: already exists")
+
+    running.engine.refuse, running.engine.on_call = set(), never
+    plan, failures = running.apply(ONE_MORE)
+    assert (plan.addresses("workspace", Action.START), failures) == (("c",), {})
+    changed = [name for name, each in running.engine.networks.items() if networks[name] != each]
+    assert changed == ["shop_ws-c"]
+    assert {a: life for a, life in running.lives().items() if a != "workspace.c"} == {
+        a: life for a, life in lives.items() if a != "workspace.c"
+    }
+    assert running.plan(ONE_MORE).changes == ()
+
+
 def test_a_workspace_that_cannot_be_removed_is_named(running: Machine) -> None:
     running.engine.refuse = {("remove", "a")}
     _, failures = running.apply(ONLY_B.replace("1000", "1001"))

@@ -94,6 +94,7 @@ def test_all_that_traefik_would_read_is_a_route(tmp_path: Path) -> None:
     assert set(read_files(tmp_path)) == {*FILES, *(f"{ROUTES_FOLDER}/{name}" for name in added)}
     write_files(FILES, tmp_path)
     assert read_files(tmp_path) == FILES
+    assert {path.name for path in routes.iterdir()} == {"main.yaml", "notes.txt"}
 
 
 def test_what_is_in_the_way_is_said_so(tmp_path: Path) -> None:

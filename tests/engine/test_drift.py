@@ -7,6 +7,7 @@ broken by itself further down.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import secrets
 import shutil
@@ -136,6 +137,20 @@ def another_subnet(live: LiveProject, name: str) -> None:
     docker("network", "connect", "--ip", f"{first}2", network, data["Id"])
 
 
+def unlabelled_network(live: LiveProject, name: str) -> None:
+    """The workspace's network made anew as it was, but for its labels."""
+    network, proxy = f"{live.name}_ws-{name}", f"{live.name}-traefik-1"
+    subnet = docker("inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", network)
+    container = live.inspect(name)["Id"]
+    address = ipaddress.ip_network(subnet).network_address
+    for each in (proxy, container):
+        docker("network", "disconnect", network, each)
+    docker("network", "rm", network)
+    docker("network", "create", "--subnet", subnet, network)
+    docker("network", "connect", "--ip", str(address + 3), network, proxy)
+    docker("network", "connect", "--ip", str(address + 2), network, container)
+
+
 def edited_route(live: LiveProject, name: str) -> None:
     route = live.folder / f"compose/traefik/routes/{name}.yaml"
     route.write_text(route.read_text().replace(f"{name}.localhost", "elsewhere.localhost"))
@@ -193,6 +208,14 @@ ROWS: dict[str, Row] = {
         ],
         of_proxy=["networks.ws-{}"],
     ),
+    "net-labels": Row(
+        unlabelled_network,
+        [
+            ("workspace.{}", "replace", ["networks.ws-{}"]),
+            ("network.{}", "replace", ["definition"]),
+        ],
+        of_proxy=["networks.ws-{}"],
+    ),
     # The same container made anew by hand: that is no drift. With one thing changed, it is.
     "twin": Row(recreated(), [], spec=LIMITED),
     "env": Row(recreated(env="GREETING=bye"), replaced("env.GREETING"), spec=HELLO),
@@ -215,6 +238,9 @@ ROWS: dict[str, Row] = {
     ),
     "port": Row(recreated(publish="127.0.0.1::3000"), replaced("ports.3000/tcp")),
     "command": Row(recreated(command=["python3", "./server.py"]), replaced("command")),
+    "device": Row(recreated(device="/dev/null:/dev/other"), replaced("devices")),
+    "group": Row(recreated(group_add="999"), replaced("group_add")),
+    "tmpfs": Row(recreated(tmpfs="/scratch"), replaced("tmpfs./scratch")),
     "hostname": Row(recreated(hostname="other"), replaced("hostname")),
     "user": Row(recreated(user="1000:1000"), replaced("user")),
     "unsafe": Row(
@@ -492,6 +518,43 @@ def test_an_edited_configuration_that_traefik_was_restarted_on(two: LiveProject)
     docker("restart", "-t", "0", f"{two.name}-traefik-1")
     assert changes(two.plan()) == [("proxy", "replace", ["routes"])]
     mended(two, before)
+
+
+def test_networks_of_others_on_the_proxy(two: LiveProject) -> None:
+    before, other = two.identities(*ALL), f"{two.name}-other"
+    docker("network", "create", "--subnet", another_place(), other)
+    try:
+        for network in ("bridge", other):
+            docker("network", "connect", network, f"{two.name}-traefik-1")
+        fields = sorted([f"networks.{other}", "networks.bridge"])
+        assert changes(two.plan()) == [("proxy", "update", fields)]
+        mended(two, before)
+    finally:
+        run("docker", "network", "rm", other)
+
+
+@pytest.mark.parametrize("name", ["extra.yml", "extra.toml", "more/extra.yaml"])
+def test_a_route_of_any_kind_that_somebody_added(name: str, two: LiveProject) -> None:
+    """Traefik reads them all: this one takes a workspace's host over."""
+    before = two.identities(*ALL)
+    text = (two.folder / "compose/traefik/routes/two.yaml").read_text()
+    text = text.replace("two.localhost", "three.localhost").replace(" two:", " extra:")
+    extra = two.folder / "compose/traefik/routes" / name
+    extra.parent.mkdir(exist_ok=True)
+    if name.endswith(".toml"):
+        text = "[http.routers.extra]\nrule = 'Host(`three.localhost`)'\nservice = 'extra'\n"
+        text += "[[http.services.extra.loadBalancer.servers]]\nurl = 'http://127.0.0.1:9'\n"
+    extra.write_text(text)
+    if extra.parent.name == "more":  # there it is read, but not watched
+        shutil.copy(extra.parent.parent / "two.yaml", extra.parent.parent / "copy")
+        (extra.parent.parent / "copy").rename(extra.parent.parent / "two.yaml")
+    wait_for("the route to be live", lambda: two.ask("three.localhost").status != 404)
+    address = f"route.{name.removesuffix('.yaml')}"
+    plan = two.plan()
+    assert changes(plan) == [(address, "delete", ["file"])]
+    assert plan["drift"] == [address]
+    mended(two, before)
+    wait_for("the route to be gone", lambda: two.ask("three.localhost").status == 404)
 
 
 def test_an_edited_route_is_live_until_it_is_mended(two: LiveProject) -> None:

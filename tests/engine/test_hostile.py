@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import shutil
+import socket
 import threading
 
 import pytest
@@ -82,9 +83,46 @@ def test_an_image_that_is_nowhere(live: LiveProject) -> None:
     )
     done = live.dual("apply", "-y")
     assert done.code == 1, done
-    assert "dual-test/no-such-image:1 (for bad)" in done.stderr
-    assert "nothing was changed" in done.stderr
+    assert "bad failed: image dual-test/no-such-image:1: " in done.stderr
+    assert "→ check the name" in done.stderr
+    assert "1 of 2 workspaces answer, not bad." in done.stderr
+    assert live.is_up("good")
+    assert live.ask("bad.localhost").status == 404
+    before = live.identities("good", "traefik")
+    docker("tag", LAB_IMAGE, "dual-test/no-such-image:1")
+    try:
+        live.apply()  # it goes on from there
+        assert live.is_up("bad")
+        assert live.identities(*before) == before
+        assert live.plan()["changes"] == []
+    finally:
+        live.remove()
+        docker("rmi", "dual-test/no-such-image:1")
+
+
+def test_the_proxys_image_is_nowhere(live: LiveProject) -> None:
+    image = "dual-test/no-such-proxy:1"
+    live.write(f"workspaces: {{one: {{image: '{LAB_IMAGE}'}}}}", image=image)
+    done = live.dual("apply", "-y")
+    assert done.code == 1, done
+    assert "proxy can't be made, and nothing was changed" in done.stderr
+    assert "image dual-test/no-such-proxy:1: " in done.stderr
     assert live.leftovers() == {"containers": "", "networks": "", "volumes": ""}
+
+
+def test_the_proxy_is_to_move_to_a_port_that_is_taken(live: LiveProject) -> None:
+    live.declare("one")
+    live.apply()
+    before = live.identities("one", "traefik")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        spec = live.folder / "dual.yaml"
+        spec.write_text(spec.read_text().replace(f'"http": {live.port}', f'"http": {taken}'))
+        done = live.dual("apply", "-y")
+    assert done.code == 1, done
+    assert f"Port {taken} is taken" in done.stderr
+    assert live.identities(*before) == before
+    assert live.is_up("one")
 
 
 def test_a_command_that_ends_at_once(live: LiveProject) -> None:
@@ -157,6 +195,9 @@ def test_a_source_that_is_not_there(live: LiveProject) -> None:
     assert "no such folder: ./nowhere" in done.stderr
     assert not (live.folder / "nowhere").exists()
     assert live.leftovers()["containers"] == ""
+    assert live.dual("apply", "-y", "two").code == 65
+    assert live.dual("apply", "-y", "one").code == 0, "the others can be applied by name"
+    assert live.is_up("one")
 
 
 def test_exec_where_nothing_runs(live: LiveProject) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import getpass
 import hashlib
 import http.client
 import json
 import os
 import pty
+import signal
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -337,6 +340,71 @@ def asking(live: LiveProject) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         process.kill()
         process.wait()
         os.close(terminal)
+
+
+@contextmanager
+def on_a_terminal(
+    live: LiveProject, *arguments: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A dual that a user sits in front of: keys written to the terminal go to all in front."""
+    terminal, its_end = pty.openpty()
+
+    def take() -> None:
+        fcntl.ioctl(its_end, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [*DUAL, *arguments],
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+        cwd=live.folder,
+        start_new_session=True,
+        preexec_fn=take,
+    )
+    os.close(its_end)
+    try:
+        yield process, terminal
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+
+
+def said_until(terminal: int, words: bytes) -> bytes:
+    said = b""
+    while words not in said:
+        said += os.read(terminal, 4096)
+    return said
+
+
+def all_said(terminal: int) -> bytes:
+    said = b""
+    with suppress(OSError):  # EIO, once nobody has the other end any more
+        while more := os.read(terminal, 4096):
+            said += more
+    return said
+
+
+def test_ctrl_c_lets_end_what_has_begun(live: LiveProject) -> None:
+    """Compose makes all the containers: it doesn't see the key, that would cut it short."""
+    names = [f"w{number}" for number in range(8)]
+    live.declare(*names)
+    with on_a_terminal(live, "apply", "-y") as (process, terminal):
+        said = said_until(terminal, b"creating")
+        os.write(terminal, b"\x03")
+        said += all_said(terminal)
+        assert process.wait(timeout=60) == 130, said.decode()
+    assert b"Ending what has begun" in said, said.decode()
+    assert said.strip().endswith(b"Interrupted."), said.decode()
+    label = f"label=com.docker.compose.project={live.name}"
+    listed = docker("ps", "-a", "--format", "{{.Names}} {{.State}}", "--filter", label)
+    assert sorted(listed.split("\n")) == sorted(
+        f"{live.name}-{name}-1 created" for name in [*names, "traefik"]
+    )
+    live.apply()
+    assert live.plan()["changes"] == []
+    assert all(live.is_up(name) for name in names)
 
 
 def test_a_second_one_is_told_who_is_first(pair: LiveProject) -> None:
