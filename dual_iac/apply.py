@@ -235,8 +235,8 @@ def pull_missing(
     failed = side_by_side(_PULLS, {image: partial(pull, image) for image in users})
     missing = {
         address: DualError(
-            f"{address} needs an image that can't be had",
-            why=f"image {image}: {error.why or error.summary}",
+            f"Image {image} can't be had",
+            why=error.brief,
             mend="check the name, log in with docker login, or build it under that name",
         )
         for image, error in sorted(failed.items())
@@ -280,7 +280,7 @@ def all_of(failures: Failures, what: str) -> DualError:
 
 
 def _lines(failures: Failures) -> list[str]:
-    return [f"{name}: {error.why or error.summary}" for name, error in failures.items()]
+    return [f"{name}: {error.brief}" for name, error in failures.items()]
 
 
 @dataclass(frozen=True)

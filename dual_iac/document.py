@@ -26,6 +26,7 @@ except ImportError:  # pragma: no cover - a PyYAML without libyaml, some 10 time
 Key = str | int
 MAX_DEPTH = 32
 MAX_UNFOLDED = 2_000_000
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _PLAIN_TAGS = frozenset(
     {None, "!"} | {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
@@ -159,7 +160,7 @@ class _Parser:
         anchor = event.anchor
         node = Node(None, event.start_mark.line + 1, event.start_mark.column + 1)
         if len(path) > MAX_DEPTH:
-            self._problem(event, f"nested more than {MAX_DEPTH} levels deep", path=path)
+            self._problem(event, _TOO_DEEP, path=path)
             raise _Stop
         if isinstance(event, yaml.ScalarEvent):
             self._check_tag(event, _PLAIN_TAGS, path)
@@ -269,7 +270,9 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     else:
         what, why = f"not valid YAML: {error.problem or error}", error.context or ""
         mend = ""
-        if error.problem and "mapping values are not allowed" in error.problem:
+        if error.problem and "maximum nesting depth" in error.problem:
+            what = _TOO_DEEP  # PyYAML's own limit, which it may reach looking ahead
+        elif error.problem and "mapping values are not allowed" in error.problem:
             mend = "quote a text that has ': ' in it, and indent keys of one map alike"
         elif error.problem and "did not find expected key" in error.problem:
             mend = "indent keys of one map alike, and quote a text that starts with a quote"

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+ENGINE_REFUSED = "Docker reports a failure"
+"""The summary where nothing is known but what Docker itself says."""
+
 
 class DualError(Exception):
     """Something the user can understand and mend.
@@ -26,6 +29,13 @@ class DualError(Exception):
         self.summary = summary
         self.why = why
         self.mend = mend
+
+    @property
+    def brief(self) -> str:
+        """Why, after the summary where that says more than that the engine refused."""
+        if not self.why or self.summary == ENGINE_REFUSED:
+            return self.why or self.summary
+        return f"{self.summary}: {self.why}"
 
 
 class UsageError(DualError):

@@ -79,7 +79,8 @@ def test_syntax(text: str, expected: str) -> None:
 
 def test_nothing_but_brackets() -> None:
     [problem] = errors("[" * 100_000).problems
-    assert (problem.line, problem.column) == (1, 34)
+    assert problem.line == 1
+    assert problem.column in (34, 1001), "PyYAML 6.0.4 looks ahead, to a limit of its own"
     assert problem.what == "nested more than 32 levels deep"
 
 

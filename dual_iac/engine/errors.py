@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from dual_iac.errors import DualError, EngineUnreachableError
+from dual_iac.errors import ENGINE_REFUSED, DualError, EngineUnreachableError
 
 _UNREACHABLE = re.compile(
     r"cannot connect to the docker daemon|error during connect|failed to connect to the docker"
@@ -94,4 +94,4 @@ def engine_error(output: str) -> DualError:
         mend = (
             "something that isn't dual's is on that network: docker network disconnect takes it off"
         )
-    return DualError("Docker reports a failure", why=why or "it gave no reason", mend=mend)
+    return DualError(ENGINE_REFUSED, why=why or "it gave no reason", mend=mend)

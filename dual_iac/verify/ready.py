@@ -98,7 +98,7 @@ def wait_until_ready(
     that don't answer, in the order of their names.
     """
     failed = [
-        NotReady(address.partition(".")[2], error.why or error.summary, error.mend, what="failed")
+        NotReady(address.partition(".")[2], error.brief, error.mend, what="failed")
         for address, error in (refused or {}).items()
     ]
     asking = {

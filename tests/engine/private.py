@@ -53,7 +53,7 @@ class PrivateEngine:
 
     # --- Its life ------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, *, mended: bool = False) -> None:
         """Start it, on whatever an earlier life of it has left; returns when it answers."""
         if self._init is None:
             self._power_on()
@@ -82,7 +82,19 @@ class PrivateEngine:
             assert daemon.poll() is None, f"dockerd ended:\n{log.read_text()[-3000:]}"
             return self.answers()
 
-        wait_for("the private engine answers", answers, _PATIENCE)
+        try:
+            wait_for("the private engine answers", answers, _PATIENCE)
+        except AssertionError as error:
+            # A kill at a bad moment leaves it a network without addresses, on which it panics.
+            if mended or "libnetwork.(*controller).reservePools" not in str(error):
+                raise
+            self._reap(daemon)
+            self.forget_networks()
+            self.start(mended=True)
+
+    def forget_networks(self) -> None:
+        """Take its record of networks away, as people do where a dockerd can't start with it."""
+        (self.folder / "data/network/files/local-kv.db").unlink()
 
     def answers(self) -> bool:
         version = ("version", "--format", "{{.Server.Version}}")

@@ -170,6 +170,18 @@ def test_all_comes_back_after_a_power_failure(own_engine: PrivateEngine, chaos: 
     assert chaos.touched(before, {"w0", "w2"}) == []
 
 
+def test_an_engine_that_forgot_its_networks(own_engine: PrivateEngine, chaos: Chaos) -> None:
+    """A kill can leave dockerd a record that it panics on; people delete that then."""
+    spec = {"w0": 0, "w1": 0}
+    chaos.settle(spec)
+    own_engine.power_off()
+    own_engine.forget_networks()
+    own_engine.start()
+    again = chaos.project.dual("apply", "-y")
+    problems = chaos.differences(spec)
+    assert not problems, "\n".join([*problems, str(again)])
+
+
 def test_a_private_engine_leaves_no_trace() -> None:
     with private_engine() as engine:
         folder, name = engine.folder, engine.name
