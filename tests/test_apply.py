@@ -183,9 +183,10 @@ def test_without_the_proxys_image_nothing_is_changed(here: Machine) -> None:
     with pytest.raises(DualError, match="nothing was changed") as raised:
         here.apply(SPEC)
     assert raised.value.why.splitlines() == [
-        "workspace.a: image node:22: manifest for node:22 not found",
-        "workspace.b: image node:22: manifest for node:22 not found",
-        "proxy: image traefik:v3.7.15: manifest for traefik:v3.7.15 not found",
+        "workspace.a: Image node:22 can't be had: No such image: manifest for node:22 not found",
+        "workspace.b: Image node:22 can't be had: No such image: manifest for node:22 not found",
+        "proxy: Image traefik:v3.7.15 can't be had: "
+        "No such image: manifest for traefik:v3.7.15 not found",
     ]
     assert here.engine.calls == []
     assert not here.engine.output.exists()
@@ -197,9 +198,9 @@ def test_an_image_that_cannot_be_had_leaves_the_others_applied(running: Machine)
     spec = f'{SPEC.replace("node:22", "nowhere:1", 1)}  c: {{image: "nowhere:2"}}\n'
     spec = f'{spec}  d: {{image: "node:22"}}\n'
     _, failures = running.apply(spec)
-    assert {address: error.why for address, error in failures.items()} == {
-        "workspace.a": "image nowhere:1: manifest for nowhere:1 not found",
-        "workspace.c": "image nowhere:2: manifest for nowhere:2 not found",
+    assert {address: error.summary for address, error in failures.items()} == {
+        "workspace.a": "Image nowhere:1 can't be had",
+        "workspace.c": "Image nowhere:2 can't be had",
     }
     assert {a: life for a, life in running.lives().items() if a in lives} == lives
     assert running.engine.container("d").state == "running"
@@ -368,8 +369,8 @@ def test_a_proxy_that_fails_hides_no_other_failure(running: Machine) -> None:
     with pytest.raises(DualError, match="could not be applied") as raised:
         running.apply(spec)
     assert raised.value.why.splitlines() == [
-        "proxy: can't start traefik",
-        "workspace.c: can't start c",
+        "proxy: Refused: can't start traefik",
+        "workspace.c: Refused: can't start c",
     ]
 
 
@@ -501,7 +502,7 @@ def test_who_was_touched_hides_no_failure() -> None:
     failures = {"workspace.other": DualError("no", why="full")}
     with pytest.raises(DualError) as raised:
         check_untouched(PLAN, seen(MAIN), seen(), failures)
-    assert raised.value.why.splitlines()[1:] == ["workspace.other: full"]
+    assert raised.value.why.splitlines()[1:] == ["workspace.other: no: full"]
 
 
 def test_apply_looks_after_whom_it_left_out(running: Machine) -> None:
@@ -553,7 +554,7 @@ def test_several_failures_as_one() -> None:
     failures = {"a": DualError("no", why="full", mend="free"), "b": DualError("gone", mend="x")}
     error = all_of(failures, "could not be taken down")
     assert error.summary == "a, b could not be taken down"
-    assert error.why == "a: full\nb: gone"
+    assert error.why == "a: no: full\nb: gone"
     assert error.mend == "free"
 
 

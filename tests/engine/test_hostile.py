@@ -83,7 +83,7 @@ def test_an_image_that_is_nowhere(live: LiveProject) -> None:
     )
     done = live.dual("apply", "-y")
     assert done.code == 1, done
-    assert "bad failed: image dual-test/no-such-image:1: " in done.stderr
+    assert "bad failed: Image dual-test/no-such-image:1 can't be had: " in done.stderr
     assert "→ check the name" in done.stderr
     assert "1 of 2 workspaces answer, not bad." in done.stderr
     assert live.is_up("good")
@@ -106,7 +106,7 @@ def test_the_proxys_image_is_nowhere(live: LiveProject) -> None:
     done = live.dual("apply", "-y")
     assert done.code == 1, done
     assert "proxy can't be made, and nothing was changed" in done.stderr
-    assert "image dual-test/no-such-proxy:1: " in done.stderr
+    assert "Image dual-test/no-such-proxy:1 can't be had: " in done.stderr
     assert live.leftovers() == {"containers": "", "networks": "", "volumes": ""}
 
 
