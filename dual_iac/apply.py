@@ -18,7 +18,7 @@ from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.fingerprint import moved, observed_fingerprint
 from dual_iac.model import PROXY_SERVICE
 from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, STATIC_FILE, write_files
-from dual_iac.plan import Action, Change, Plan, make_plan, workspace_of
+from dual_iac.plan import HIDDEN, Action, Change, Plan, make_plan, workspace_of
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -36,6 +36,7 @@ Failures = dict[str, DualError]
 
 _TASK_EXISTS = re.compile(r"task \w+: already exists")
 
+_TELLING = 3  # characters from which on a value counts as a secret: a text has many a "1" in it
 _STARTS = 4  # at once: more gain nothing, the kernel makes network interfaces one by one
 _STOPS = 32  # at once: a command may take ten seconds to end, and nobody waits for another's
 _PULLS = 4
@@ -47,7 +48,8 @@ class Engine(Protocol):
     def observe(self, images: Iterable[str] = ()) -> Observed: ...
     def pull(self, image: str) -> None: ...
     def create(self, services: list[str], progress: OnProgress) -> None: ...
-    def check_port(self, bind: str, port: int) -> None: ...
+    def check_port(self, bind: str, port: int, held: str = "") -> None: ...
+    def check_subnets(self, subnets: Iterable[str], going: Iterable[str]) -> None: ...
     def start(self, container: str) -> None: ...
     def unpause(self, container: str) -> None: ...
     def rename(self, container: str, name: str) -> None: ...
@@ -73,7 +75,8 @@ def apply_plan(
     """
     if not plan:
         return {}
-    _check_port(plan, desired, engine)
+    _check_port(plan, desired, observed, engine)
+    _check_subnets(plan, desired, observed, engine)
     missing = pull_missing(plan, desired, observed, engine, progress)
     check_unmoved(observed, engine.observe())
     files = _files(plan, desired, observed)
@@ -86,6 +89,7 @@ def apply_plan(
         again, seen = _what_is_left(plan, desired, after, failures)
         failures = replace(round_, plan=again, observed=seen, one_by_one=True).run(missing)
         after = engine.observe()
+    failures = _without_secrets(failures, desired)
     for address in failures:
         progress(_service(address, desired), "failed")
     check_untouched(plan, observed, after, failures)
@@ -94,17 +98,54 @@ def apply_plan(
     return failures
 
 
-def _check_port(plan: Plan, desired: Desired, engine: Engine) -> None:
-    """A proxy that is to publish on another port must find it free, before the old one goes."""
+def _check_port(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> None:
+    """A proxy that is to publish elsewhere must find its port free, before the old one goes."""
     proxy = plan.change(PROXY)
+    if proxy is None or proxy.action not in (Action.CREATE, Action.REPLACE):
+        return
     bind, _, port = desired.published.rpartition(":")
-    held = {
-        str(reason.before).rpartition(":")[2]
-        for reason in (proxy.reasons if proxy else ())
-        if reason.field.startswith("ports.")
+    going = [c.address for c in plan.changes if c.action in (Action.DELETE, Action.REPLACE)]
+    held = [
+        str(value).rpartition(":")
+        for address in going
+        if address in observed.containers
+        for field, value in observed.containers[address].fields.items()
+        if field.startswith("ports.")
+    ]
+    own = next((address for address, _, each in held if each == port), "")
+    if own != bind:
+        engine.check_port(bind, int(port), own)
+
+
+def _check_subnets(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> None:
+    """Networks that move must find their new addresses free, before the old ones go."""
+    if moved := plan.addresses("network", Action.REPLACE):
+        come = (*moved, *plan.addresses("network", Action.CREATE))
+        go = (*moved, *plan.addresses("network", Action.DELETE))
+        engine.check_subnets(
+            [desired.networks[f"network.{name}"].subnet for name in come],
+            [observed.networks[f"network.{name}"].name for name in go],
+        )
+
+
+def _without_secrets(failures: Failures, desired: Desired) -> Failures:
+    """What the engine said, without what came out of variables."""
+    secrets: set[str] = set()
+    for container in desired.containers.values():
+        for field in container.hidden:
+            value = container.fields.get(field, "")
+            secrets |= {value} if isinstance(value, str) else set(map(str, value or ()))
+    secrets = {each for each in secrets if len(each) >= _TELLING}
+
+    def cleaned(text: str) -> str:
+        for secret in sorted(secrets, key=len, reverse=True):
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    return {
+        address: DualError(cleaned(error.summary), why=cleaned(error.why), mend=cleaned(error.mend))
+        for address, error in failures.items()
     }
-    if proxy and (proxy.action is Action.CREATE or (held and port not in held)):
-        engine.check_port(bind, int(port))
 
 
 def _service(address: str, desired: Desired) -> str:
@@ -229,7 +270,9 @@ def pull_missing(
 
     def pull(image: str) -> None:
         for address in users[image]:
-            progress(desired.containers[address].service, f"pulling {image}")
+            container = desired.containers[address]
+            shown = "its image" if "image" in container.hidden else image
+            progress(container.service, f"pulling {shown}")
         engine.pull(image)
 
     failed = side_by_side(_PULLS, {image: partial(pull, image) for image in users})
@@ -244,6 +287,7 @@ def pull_missing(
     }
     stay = {PROXY, *map(workspace_address, plan.addresses("network", Action.REPLACE))}
     if stay & missing.keys():
+        missing = _without_secrets(missing, desired)
         raise all_of(missing, "can't be made, and nothing was changed")
     return missing
 

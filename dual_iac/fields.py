@@ -32,6 +32,7 @@ LIMITS = {
 }
 """Limits that only a user's template or ``docker update`` sets: Compose's name, and Docker's."""
 
+_UNLABELLED = frozenset({"label=disable", "label:disable"})
 _OTHERS_LABELS = ("com.docker.", "desktop.docker.io/", "io.podman.")
 
 
@@ -66,6 +67,11 @@ def recorded_hidden(definition: Mapping[str, Any], hidden: Iterable[str]) -> lis
         if value is None or has_references(str(value)):
             fields.add(f"env.{name}")
     return sorted(fields | ({ENV_FILE} if definition.get("env_file") else set()))
+
+
+def security_options(options: Iterable[str] | None) -> tuple[str, ...]:
+    """Without what Docker itself adds to a container that shares a namespace of the host."""
+    return tuple(sorted(each for each in options or () if each not in _UNLABELLED))
 
 
 def capabilities(names: Iterable[str] | None) -> tuple[str, ...]:
@@ -111,9 +117,12 @@ def desired_fields(
     for key in ("cap_add", "cap_drop"):
         if definition.get(key):
             fields[key] = capabilities(definition[key])
-    for key in ("security_opt", "group_add"):
-        if definition.get(key):
-            fields[key] = tuple(sorted(map(str, definition[key])))
+    if definition.get("pid"):
+        fields["pid_mode"] = read("pid_mode", definition["pid"])
+    if security := security_options(definition.get("security_opt")):
+        fields["security_opt"] = security
+    if definition.get("group_add"):
+        fields["group_add"] = tuple(sorted(map(str, definition["group_add"])))
     if definition.get("devices"):
         fields["devices"] = tuple(sorted(map(_device, definition["devices"])))
     tmpfs = definition.get("tmpfs", ())
@@ -121,16 +130,21 @@ def desired_fields(
         target, _, options = text.partition(":")
         fields[f"tmpfs.{target}"] = options
 
-    if "cpus" in definition:
-        fields["resources.cpus"] = float(read("resources.cpus", definition["cpus"]))
-    if "mem_limit" in definition:
-        memory = read("resources.memory", definition["mem_limit"])
-        fields["resources.memory"] = size_in_bytes(memory)
-    if "pids_limit" in definition:
-        fields["resources.pids"] = int(definition["pids_limit"])
+    limits = {**((definition.get("deploy") or {}).get("resources") or {}).get("limits", {})}
+    cpus = definition.get("cpus", limits.get("cpus"))
+    if cpus is not None:
+        fields["resources.cpus"] = float(read("resources.cpus", cpus))
+    memory = definition.get("mem_limit", limits.get("memory"))
+    if memory is not None:
+        fields["resources.memory"] = size_in_bytes(read("resources.memory", memory))
+    pids = definition.get("pids_limit", limits.get("pids"))
+    if pids is not None:
+        fields["resources.pids"] = int(read("resources.pids", pids))
     for key in LIMITS:
-        text = read(f"resources.{key}", definition.get(key, 0))
-        if text in ("0", "-1"):  # unlimited
+        if key not in definition:
+            continue
+        text = read(f"resources.{key}", definition[key])
+        if text in ("0", "-1") and key != "cpuset":  # unlimited
             continue
         fields[f"resources.{key}"] = size_in_bytes(text) if key.startswith("mem") else text
     if fields.get("resources.memswap_limit") == 2 * fields.get("resources.memory", 0):

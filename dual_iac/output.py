@@ -56,13 +56,15 @@ def read_files(output: Path) -> dict[str, str]:
     Of the routes, all that Traefik would read, whoever put them there.
     """
     there = (output / ROUTES_FOLDER).rglob("*")
-    routes = sorted(path for path in there if path.suffix in _READ_BY_TRAEFIK)
+    # A link that leads nowhere, such as an editor's lock, keeps Traefik from reading them all.
+    routes = sorted(p for p in there if p.suffix in _READ_BY_TRAEFIK and not p.is_dir())
     files = {}
     for path in (output / COMPOSE_FILE, output / STATIC_FILE, *routes):
         try:
             files[path.relative_to(output).as_posix()] = path.read_bytes().decode()
         except (FileNotFoundError, NotADirectoryError):
-            continue
+            if path.is_symlink():
+                files[path.relative_to(output).as_posix()] = ""
         except (OSError, UnicodeDecodeError):  # whatever stands there, it is no rendered file
             files[path.relative_to(output).as_posix()] = ""
     return files

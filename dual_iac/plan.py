@@ -27,6 +27,7 @@ from dual_iac.state import (
     Observed,
     ObservedContainer,
     network_address,
+    workspace_address,
 )
 
 
@@ -117,7 +118,9 @@ def make_plan(desired: Desired, observed: Observed, targets: Iterable[str] = ())
     found |= networks
     same_routes = desired.files.get(SEEN_FILE) == observed.files.get(SEEN_FILE)
     for address, path in sorted(desired.routes.items()):
-        found[address] = _file(address, path, desired, observed, is_drift=same_routes)
+        there = workspace_address(workspace_of(address)) in observed.containers
+        drift = same_routes and there
+        found[address] = _file(address, path, desired, observed, is_drift=drift)
     for path in sorted(set(observed.files) - set(desired.files)):
         # An output folder holds rendered files only: the engine reads no others into observed.
         address = f"route.{path.removeprefix(f'{ROUTES_FOLDER}/').removesuffix('.yaml')}"
@@ -142,12 +145,14 @@ def _targeted(plan: Plan, targets: tuple[str, ...], observed: Observed) -> Plan:
         return plan
     proxy = observed.containers.get(PROXY)
     comes_up = proxy is None or not proxy.is_up
-    # A proxy that comes up does so as it is declared: on all of its networks.
-    moved = plan.addresses("network", Action.REPLACE) if comes_up else ()
+    # A proxy that is made is so as it is declared: on all of its networks.
+    of_proxy = plan.change(PROXY)
+    made = comes_up and of_proxy and of_proxy.action in (Action.CREATE, Action.REPLACE)
+    moved = plan.addresses("network", Action.REPLACE) if made else ()
     chosen = []
     for change in plan.changes:
         kind, name = change.address.partition(".")[0], workspace_of(change.address)
-        needed = comes_up and (
+        needed = made and (
             change.address == PROXY
             or (kind == "network" and change.action is not Action.DELETE)
             or (kind == "workspace" and name in moved)
@@ -156,8 +161,11 @@ def _targeted(plan: Plan, targets: tuple[str, ...], observed: Observed) -> Plan:
             chosen.append(change)
         elif change.address == PROXY:
             fields = {f"networks.ws-{target}" for target in targets}
+            if comes_up:
+                fields |= {each.field for each in change.reasons if "networks." not in each.field}
             if reasons := tuple(each for each in change.reasons if each.field in fields):
-                chosen.append(replace(change, action=Action.UPDATE, reasons=reasons))
+                action = Action.START if comes_up else Action.UPDATE
+                chosen.append(replace(change, action=action, reasons=reasons))
     left_out = tuple(change.address for change in plan.changes if change not in chosen)
     touched = {change.address for change in chosen}
     untouched = (*plan.untouched, *(address for address in left_out if address not in touched))
@@ -187,13 +195,14 @@ def _container(
         return _undeclared(address, observed)
 
     reasons = list(_differences(wanted, found, observed))
-    if not reasons and wanted.hash != found.hash:
+    if wanted.hash != found.hash and all(_in_place(address, reason) for reason in reasons):
         reasons.append(Reason("definition", found.hash, wanted.hash))
     moved = list(_moved_networks(wanted, reasons, desired, observed, networks))
     reasons = sorted([*reasons, *moved], key=lambda reason: reason.field)
     if address == PROXY and found.running and not _follows_its_files(desired, observed):
         reasons.append(Reason("routes", observed.routes_seen or "none read", "those in its files"))
-    if found.state in ("dead", "removing"):
+    # A workspace whose command ends again and again is as declared; without the proxy, nothing is.
+    if found.state in ("dead", "removing") or (address == PROXY and found.state == "restarting"):
         reasons.append(Reason("state", found.state, "running"))
     drift = (
         wanted.hash == found.hash
@@ -204,7 +213,7 @@ def _container(
         return Change(address, Action.REPLACE, tuple(reasons), drift)
     if not found.is_up:
         reasons.append(Reason("state", found.state, "running"))
-        return Change(address, Action.START, tuple(reasons), is_drift=True)
+        return Change(address, Action.START, tuple(reasons), is_drift=found.state != "created")
     if reasons:
         return Change(address, Action.UPDATE, tuple(reasons), drift)
     return None
@@ -304,8 +313,9 @@ def _differences(
 ) -> Iterable[Reason]:
     """Field by field; what the spec leaves open is expected to be what the image says."""
     image = observed.images.get(wanted.image)
-    if image is None and wanted.image == found.image:
-        image = observed.images.get(found.image_id)  # its name is gone, it is not
+    if image is None:
+        # Its name is gone, it is not; or the new one isn't here yet, and may say the same.
+        image = observed.images.get(found.image_id)
     inherited: Fields = image.fields if image else {}
     for field in sorted({*wanted.fields, *found.fields}):
         after = wanted.fields.get(field, inherited.get(field))
@@ -354,10 +364,10 @@ def _may_be_secret(
     """
     recorded = found.hidden
     is_env = field.startswith("env.")
-    if recorded is not None and not is_env:
-        return field in recorded
-    if recorded is not None and field in wanted.fields and ENV_FILE not in recorded:
-        return field in recorded
+    if recorded is not None and (
+        not is_env or field in wanted.fields or {field, ENV_FILE} & recorded
+    ):
+        return field in recorded or (is_env and ENV_FILE in recorded)
     service = _map(_map(observed.rendered.get("services")).get(wanted.service))
     if is_env:
         spelt = _map(service.get("environment")).get(field.removeprefix("env."))
@@ -407,8 +417,10 @@ def _file(
     if before == after:
         return None
     old, new = (_flat(dict(read_rendered(text))) for text in (before, after))
+    # Whoever edited a service may have written values into it, as `docker compose config` does.
+    shown = {key: HIDDEN if key.startswith("services.") else value for key, value in old.items()}
     reasons = [
-        Reason(key, old.get(key), new.get(key))
+        Reason(key, shown.get(key), new.get(key))
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]

@@ -54,8 +54,11 @@ def network_address(key: str) -> str:
     """The address of a network, from its key in the compose file (``ws-main``, ``edge``).
 
     The proxy's goes by the one name that no workspace can have: a workspace may be named edge.
+    One that isn't dual's bears a mark: its key may be some workspace's name.
     """
-    return f"network.{PROXY_SERVICE if key == EDGE_NETWORK else key.removeprefix('ws-')}"
+    if key == EDGE_NETWORK:
+        return f"network.{PROXY_SERVICE}"
+    return f"network.{key.removeprefix('ws-') if key.startswith('ws-') else f'#{key}'}"
 
 
 def route_address(name: str) -> str:

@@ -87,6 +87,7 @@ class FakeEngine:
     networks: dict[str, ObservedNetwork] = field(default_factory=dict)
     refuse: set[tuple[str, str]] = field(default_factory=set)
     taken_ports: set[int] = field(default_factory=set)
+    taken_subnets: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     on_call: Callable[[str, str], None] = lambda *_: None
     """Called before each operation: for what somebody else does meanwhile."""
@@ -136,9 +137,16 @@ class FakeEngine:
                 self._recreate(service, definition)
             progress(service, "created")
 
-    def check_port(self, bind: str, port: int) -> None:
+    def check_port(self, bind: str, port: int, held: str = "") -> None:
         if port in self.taken_ports:
-            raise DualError(f"Port {port} is taken", why=bind)
+            raise DualError(f"Port {port} is taken", why=f"{bind}, besides {held or 'nothing'}")
+
+    def check_subnets(self, subnets: Iterable[str], going: Iterable[str]) -> None:
+        there = [each for name, each in self.networks.items() if name not in set(going)]
+        taken = [ipaddress.ip_network(each.subnet) for each in there] + self.taken_subnets
+        for subnet in map(ipaddress.ip_network, subnets):
+            if any(subnet.overlaps(each) for each in taken):
+                raise DualError("The networks' addresses are taken", why=str(subnet))
 
     def start(self, container: str) -> None:
         found = self._find(container)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -172,10 +173,47 @@ def test_a_port_that_is_taken_keeps_the_proxy(running: Machine) -> None:
 
 
 def test_a_proxy_that_keeps_its_port_does_not_stand_in_its_own_way(running: Machine) -> None:
-    running.engine.taken_ports = {3000}
     opened = SPEC.replace("workspaces:", "proxy: {bind: 0.0.0.0}\nworkspaces:")
+    running.engine.taken_ports = {3000}
+    with pytest.raises(DualError, match="Port 3000 is taken") as raised:
+        running.apply(opened)
+    assert raised.value.why == "0.0.0.0, besides 127.0.0.1"
+    assert running.engine.calls == []
+    running.engine.taken_ports = set()
     assert running.apply(opened)[1] == {}
     assert running.plan(opened).changes == ()
+
+
+def test_a_port_that_goes_with_this_plan_is_free(running: Machine) -> None:
+    """A container of nobody's has taken the proxy's place, and its port."""
+    del running.engine.containers[running.engine.container("traefik").id]
+    running.engine.add("traefik", "stray", **{"ports.8000/tcp": "127.0.0.1:3000"})
+    running.engine.taken_ports = {3000}
+    assert running.apply(SPEC)[1] == {}
+    assert running.plan(SPEC).changes == ()
+
+
+def test_addresses_that_are_taken_change_nothing(running: Machine) -> None:
+    running.engine.taken_subnets = [ipaddress.ip_network("10.9.0.0/16")]
+    before = running.lives()
+    with pytest.raises(DualError, match="addresses are taken"):
+        running.apply(OTHER_POOL)
+    assert running.engine.calls == []
+    assert running.lives() == before
+
+
+def test_what_the_engine_says_keeps_secrets(running: Machine) -> None:
+    running.variables["WHO"] = "s3cret"
+    running.engine.variables = running.variables
+
+    def refuse(operation: str, service: str) -> None:
+        if (operation, service) == ("start", "b"):
+            raise DualError("Refused", why="no user s3cret", mend="make s3cret")
+
+    running.engine.on_call = refuse
+    _, failures = running.apply(SPEC.replace('"1000"', '"${WHO}"'))
+    assert failures["workspace.b"].why == "no user (hidden)"
+    assert failures["workspace.b"].mend == "make (hidden)"
 
 
 def test_without_the_proxys_image_nothing_is_changed(here: Machine) -> None:

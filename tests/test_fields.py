@@ -108,6 +108,12 @@ def test_no_sizes(text: str) -> None:
         ),
         ({"labels": {"com.docker.compose.x": "1", "desktop.docker.io/x": "1"}}, {}),
         # Docker's own words for limits that only a user's template sets.
+        ({"cpuset": "0"}, {"resources.cpuset": "0"}),
+        ({"pid": "host", "security_opt": ["label=disable"]}, {"pid_mode": "host"}),
+        (
+            {"deploy": {"resources": {"limits": {"cpus": "0.5", "memory": "1g", "pids": 9}}}},
+            {"resources.cpus": 0.5, "resources.memory": 2**30, "resources.pids": 9},
+        ),
         ({"cpu_shares": 512, "cpuset": "0,1"}, {"resources.cpu_shares": "512"} | CPUSET),
         ({"mem_reservation": "1m"}, {"resources.mem_reservation": 2**20}),
         ({"memswap_limit": -1}, {}),

@@ -81,7 +81,12 @@ def test_whatever_stands_in_a_files_place_is_no_rendered_file(tmp_path: Path) ->
     (tmp_path / "compose.yaml").write_bytes(b"\xff\xfe")
     (tmp_path / "traefik/routes/main.yaml").unlink()
     (tmp_path / "traefik/routes/main.yaml").mkdir()
-    assert read_files(tmp_path) == dict.fromkeys(FILES, "")
+    assert read_files(tmp_path) == {"compose.yaml": ""}, "a folder is no file"
+    (tmp_path / "traefik/routes/main.yaml").rmdir()
+    (tmp_path / "traefik/routes/.#main.yaml").symlink_to("ada@host.1")
+    assert read_files(tmp_path) == {"compose.yaml": "", "traefik/routes/.#main.yaml": ""}
+    write_files(FILES, tmp_path)
+    assert read_files(tmp_path) == FILES
 
 
 def test_all_that_traefik_would_read_is_a_route(tmp_path: Path) -> None:

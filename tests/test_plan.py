@@ -635,6 +635,54 @@ def test_of_the_proxy_a_target_takes_its_own_network_only() -> None:
     assert plan.targets == ("b",)
 
 
+def test_a_proxy_that_is_started_for_a_target_needs_no_network_of_another() -> None:
+    """That of one that is left out isn't there yet, and won't be."""
+    both = {"networks.ws-a": "10.0.0.11", "networks.ws-b": "10.0.0.19"}
+    there = observed(
+        containers={"workspace.b": None} | proxy_runs(state="exited"), networks={"network.b": None}
+    )
+    plan = make_plan(desired(containers=proxy(**both)), there, ["a"])
+    assert text_of(plan) == (
+        "start proxy\n  networks.ws-a: None -> 10.0.0.11\n  state: exited -> running"
+    )
+
+
+def test_what_can_be_done_in_place_hides_no_other_change() -> None:
+    """The label would not be renewed, and the next plan would find it."""
+    plan = make_plan(desired(containers=proxy(digest="p2", networks__ws_a="10.0.0.11")), observed())
+    [change] = plan.changes
+    assert (change.action.value, [reason.field for reason in change.reasons]) == (
+        "replace",
+        ["definition", "networks.ws_a"],
+    )
+
+
+def test_a_proxy_that_ends_again_and_again_is_replaced() -> None:
+    plan = make_plan(desired(), observed(containers=proxy_runs(state="restarting")))
+    assert text_of(plan) == "replace proxy\n  state: restarting -> running"
+
+
+def test_one_that_never_ran_is_no_drift() -> None:
+    plan = make_plan(desired(), observed(containers=a_runs(state="created")))
+    assert text_of(plan) == "start workspace.a\n  state: created -> running"
+    assert not plan.changes[0].is_drift
+
+
+def test_a_route_of_one_that_is_not_there_is_no_drift() -> None:
+    there = observed(containers={"workspace.a": None}, files={"traefik/routes/a.yaml": None})
+    plan = make_plan(desired(), there)
+    assert [c.is_drift for c in plan.changes if c.address == "route.a"] == [False]
+
+
+def test_an_image_that_is_not_here_yet_may_say_the_same() -> None:
+    there = observed(
+        containers=a_runs(env__PATH="/bin"),
+        images={"sha256:1": ObservedImage("sha256:1", {"env.PATH": "/bin"})},
+    )
+    plan = make_plan(desired(containers=a(image="node:next")), there)
+    assert text_of(plan) == "replace workspace.a\n  image: node -> node:next"
+
+
 def test_a_proxy_that_is_made_for_a_target_needs_all_networks() -> None:
     plan = make_plan(desired(), Observed(), ["a"])
     assert [change.address for change in plan.changes] == [
@@ -741,7 +789,7 @@ def test_a_moved_pool_is_no_drift_of_the_proxy() -> None:
         ),
         (
             {"compose.yaml": COMPOSE.replace("spelt", "edited")},
-            "update file.compose.yaml\n  services.a.environment.A: edited -> spelt",
+            "update file.compose.yaml\n  services.a.environment.A: (hidden) -> spelt",
         ),
         (
             {"compose.yaml": f"# edited\n{COMPOSE}"},

@@ -110,3 +110,10 @@ def test_what_desired_tells() -> None:
     assert desired.published == "[::1]:3000"
     assert desired.images == {"traefik"}
     assert proxy.name == "shop-traefik-1"
+
+
+def test_a_network_that_is_not_duals_is_no_workspaces() -> None:
+    """A key may be some workspace's name."""
+    assert network_address("ws-zeta") == "network.zeta"
+    assert network_address("zeta") == "network.#zeta"
+    assert network_address("edge") == "network.traefik"

@@ -37,6 +37,14 @@ def test_a_value_can_be_told_from_the_line_around_it(field: str, value: Any, sho
     assert f"{field}: {shown} → x" in text
 
 
+def test_an_emptied_file_is_not_listed_line_by_line() -> None:
+    reasons = tuple(Reason(f"services.a.{number}", None, "x") for number in range(20))
+    change = Change("file.compose.yaml", Action.UPDATE, reasons)
+    text = plan_text(Plan("shop", (change,), ())).plain
+    assert text.count("services.a.") == 8
+    assert "… and 12 more\n" in text
+
+
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a terminal gets."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +127,15 @@ def set_format(chosen: Format | None) -> None:
         current.format = chosen
 
 
+def duration(text: str) -> timedelta:
+    from dual_iac.model import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise typer.BadParameter("write a duration like 30s or 1m30s") from None
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a dual.yaml stands, what it renders to, and the engine it runs on."""
@@ -156,6 +166,16 @@ class Place:
         from dual_iac.spec import load_project
 
         return load_project(self.spec, check_host=check_host, targets=targets)
+
+    def source(self, workspace: Workspace) -> str:
+        """The folder of this machine that is mounted in a workspace; empty if there is none."""
+        from dual_iac.interpolation import substitute
+        from dual_iac.spec import environment
+
+        if not workspace.source or not workspace.source.path:
+            return ""
+        path = substitute(workspace.source.path, environment(self.folder))
+        return str(self.folder / Path(path).expanduser())
 
     def render(self, project: Project, output: Path | None = None) -> Desired:
         from dual_iac.output import subnets_of

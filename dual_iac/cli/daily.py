@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -14,9 +16,11 @@ from dual_iac.cli.app import (
     FormatOption,
     Name,
     Names,
+    Place,
     app,
     chosen,
     current,
+    duration,
     here,
     set_format,
     unknown_name,
@@ -25,7 +29,6 @@ from dual_iac.errors import DualError, UsageError
 
 if TYPE_CHECKING:
     from dual_iac.engine.docker import DockerEngine
-    from dual_iac.engine.observe import DockerCommand
     from dual_iac.model import Project, Workspace
     from dual_iac.state import ObservedContainer
     from dual_iac.view.status import WorkspaceStatus
@@ -132,32 +135,70 @@ def execute(
         list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set a variable.")
     ] = None,
     workdir: Annotated[
-        str | None, typer.Option("-w", "--workdir", metavar="DIR", help="Start there.")
+        str | None,
+        typer.Option(
+            *("-w", "--workdir"),
+            metavar="DIR",
+            help="Start there. Default: where you are, if that is in the workspace's source.",
+        ),
     ] = None,
     user: Annotated[str | None, typer.Option("-u", "--user", help="Run as that user.")] = None,
     no_tty: Annotated[bool, typer.Option("-T", "--no-tty", help="Give it no terminal.")] = False,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration, metavar="DURATION", help="End it after that long, and exit with 124."
+        ),
+    ] = None,
 ) -> None:
     """Run a command in a workspace, as if it ran right here.
 
-    Exit code, streams and terminal are the command's own. Example: dual exec main -- npm test
+    Exit code, streams, signals and terminal are the command's own. What ends dual exec ends the
+    command, too, and all that it started. Example: dual exec main -- npm test
     """
-    from dual_iac.engine import foreground
-
     words = command[1:] if command[:1] == ["--"] else command
     if not words:
         raise UsageError("No command to run", mend=f"dual exec {name} -- npm test, say")
-    variables = dict(_variable(each) for each in env or ())
-    docker, container = _running(name)
-    code = foreground.execute(
-        docker,
-        container.id,
+    _become(
+        name,
         words,
-        env=variables,
+        env=dict(_variable(each) for each in env or ()),
         workdir=workdir,
         user=user,
-        tty=foreground.stdio_is_terminal() and not no_tty,
+        timeout=timeout,
+        tty=not no_tty,
     )
-    raise typer.Exit(code)
+
+
+def _become(
+    name: str,
+    words: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    workdir: str | None = None,
+    user: str | None = None,
+    timeout: timedelta | None = None,
+    tty: bool = True,
+) -> NoReturn:
+    """Become a command in a workspace that runs."""
+    from dual_iac.inside.command import execute, place_inside
+    from dual_iac.inside.record import remember
+    from dual_iac.interpolation import has_references
+
+    place, workspace, container = _running(name)
+    source = place.source(workspace)
+    if not (workspace.source and has_references(workspace.source.path or "")):
+        remember(str(place.spec), name, container.name, source)
+    execute(
+        container.name,
+        words,
+        env=env,
+        workdir=place_inside(source, str(Path.cwd())) if workdir is None else workdir,
+        user=user or "",
+        timeout=timeout.total_seconds() if timeout else None,
+        tty=tty,
+        context=current.context,
+    )
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -176,35 +217,25 @@ def shell(
 
     It is bash where there is one, else sh.
     """
-    from dual_iac.engine import foreground
-
-    docker, container = _running(name)
     best = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
-    code = foreground.execute(
-        docker,
-        container.id,
-        ["sh", "-c", best],
-        user=user,
-        tty=foreground.stdio_is_terminal(),
-    )
-    raise typer.Exit(code)
+    _become(name, ["sh", "-c", best], user=user)
 
 
-def _running(name: str) -> tuple[DockerCommand, ObservedContainer]:
-    """The docker command and the container of a workspace that runs."""
+def _running(name: str) -> tuple[Place, Workspace, ObservedContainer]:
+    """A workspace, and its container, which runs."""
     from dual_iac.engine.observe import DockerCommand, observe_workspace
 
-    project = here().load()
+    place = here()
+    project = place.load()
     chosen(project, [name])
-    docker = DockerCommand(current.context)
-    found = observe_workspace(docker, project.name, name)
+    found = observe_workspace(DockerCommand(current.context), project.name, name)
     if found is None or not found.running:
         raise DualError(
             f"Workspace {name} does not run",
             why=f"its container is {found.state}" if found else "it has no container",
             mend=_mend(project, name, found),
         )
-    return docker, found
+    return place, project.workspaces[name], found
 
 
 def _mend(project: Project, name: str, found: ObservedContainer | None) -> str:
@@ -280,14 +311,14 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
     engine = place.engine(project)
     progress = Progress()
     with engine.lock():
-        found = {container.service for container in engine.observe().containers.values()}
+        found = {each.service: each.id for each in engine.observe().containers.values()}
         if missing := [name for name in services if name not in found]:
             mend = _mend(project, missing[0], None)
             raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
         with progress:
             for name in services:
                 progress(name, f"{action}{'p' if action == 'stop' else ''}ing")
-            engine.lifecycle(action, services)
+            engine.lifecycle(action, [found[name] for name in services])
     workspaces = [project.workspaces[name] for name in services if name in project.workspaces]
     with progress:
         waiting = [] if action == "stop" else workspaces

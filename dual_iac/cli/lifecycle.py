@@ -20,6 +20,7 @@ from dual_iac.cli.app import (
     chosen,
     confirm,
     current,
+    duration,
     here,
     set_format,
     unknown_name,
@@ -37,14 +38,7 @@ if TYPE_CHECKING:
     from dual_iac.view.progress import Progress
 
 
-def duration(text: str) -> timedelta:
-    from dual_iac.model import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError:
-        raise typer.BadParameter("write a duration like 30s or 1m30s") from None
-
+_IN_PATHS = frozenset("./")  # and in no workspace's name
 
 PlanArguments = Annotated[
     list[str] | None,
@@ -149,10 +143,15 @@ def plan_file(arguments: Sequence[str] | None) -> Path | None:
 
     Names of workspaces have no dot and no slash, and what is one is taken for one.
     """
-    if not arguments or len(arguments) != 1:
+    if not arguments:
+        return None
+    if len(arguments) > 1:
+        if files := [each for each in arguments if _IN_PATHS & set(each)]:
+            mend = "name it alone: it holds the names that it was made for"
+            raise UsageError(f"{files[0]} is a file, and a saved plan stands alone", mend=mend)
         return None
     path = Path(arguments[0])
-    if {".", "/"} & set(arguments[0]):
+    if _IN_PATHS & set(arguments[0]):
         return path
     return path if path.is_file() and not is_workspace(path, here().load()) else None
 
@@ -271,14 +270,14 @@ def destroy(
     set_format(format_)
     place = here()
     project = place.load()
-    workspaces = chosen(project, names)
+    chosen(project, names)
     engine = place.engine(project)
     with engine.lock():
         observed = engine.observe()
         doomed = observed.only(names or ())
         containers = [*doomed.containers.values(), *doomed.one_offs]
-        prefixes = tuple(f"{project.name}_{w.name}--" for w in workspaces) if names else ("",)
-        lost = [v for v in engine.volumes() if v.startswith(prefixes)] if volumes else []
+        there = engine.volumes() if volumes else {}
+        lost = [volume for volume, owner in there.items() if not names or owner in names]
         if containers or doomed.networks or lost:
             _announce([*doomed.containers, *(c.name for c in doomed.one_offs), *doomed.networks])
             _announce(f"volume {volume} and what is in it" for volume in lost)

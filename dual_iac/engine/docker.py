@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dual_iac.engine.errors import engine_error
+from dual_iac.engine.errors import addresses_taken, engine_error
 from dual_iac.engine.observe import DockerCommand, observe, observe_images
 from dual_iac.engine.proxy import routes_seen
 from dual_iac.errors import DualError
 from dual_iac.lock import lock
 from dual_iac.output import COMPOSE_FILE
-from dual_iac.state import PROXY, Observed, OnProgress
+from dual_iac.state import LABEL_WORKSPACE, PROXY, Observed, OnProgress
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -83,18 +83,8 @@ class DockerEngine:
             context=self.context,
             compose_files=[self.output / COMPOSE_FILE],
             compose_project_name=self.project,
-            compose_env_files=[variables] if variables.is_file() else [],
-            client_call=[*_APART, "docker"],
-        )
-
-    @cached_property
-    def named_client(self) -> DockerClient:
-        """For what goes by the project's name alone, with or without a rendered file."""
-        from python_on_whales import DockerClient
-
-        return DockerClient(
-            context=self.context,
-            compose_project_name=self.project,
+            # Named even where there is none: Compose would look for others that dual doesn't read.
+            compose_env_files=[variables if variables.is_file() else os.devnull],
             client_call=[*_APART, "docker"],
         )
 
@@ -150,9 +140,31 @@ class DockerEngine:
             self.client.container.stop(container)
             self.client.container.remove(container, force=True)
 
-    def check_port(self, bind: str, port: int) -> None:
-        """Raise :class:`DualError` if something else listens there already."""
-        if error := port_error(bind, port):
+    def check_subnets(self, subnets: Iterable[str], going: Iterable[str]) -> None:
+        """Raise :class:`DualError` if another network has addresses in one of these.
+
+        ``going`` are the names of networks that are removed before.
+        """
+        ids = self.command.run("network", "ls", "--quiet").split()
+        inspected = self.command.run("network", "inspect", *ids, partial=True)
+        wanted = [ipaddress.ip_network(each) for each in subnets]
+        going = set(going)
+        found = [
+            f"{data['Name']} has {config['Subnet']}"
+            for data in json.loads(inspected or "[]")
+            for config in (data["IPAM"].get("Config") or ())
+            if data["Name"] not in going
+            and any(ipaddress.ip_network(config["Subnet"]).overlaps(each) for each in wanted)
+        ]
+        if found:
+            raise addresses_taken("\n".join(found))
+
+    def check_port(self, bind: str, port: int, held: str = "") -> None:
+        """Raise :class:`DualError` if something else listens there already.
+
+        ``held`` is the address at which the project itself listens on that port.
+        """
+        if error := others_error(bind, port, held) if held else port_error(bind, port):
             filters = ("--filter", f"publish={port}", "--format", "{{.Names}}")
             holders = ", ".join(self.command.run("ps", *filters).split())
             raise DualError(
@@ -185,10 +197,12 @@ class DockerEngine:
         with _errors():
             self.client.network.remove(network)
 
-    def volumes(self) -> list[str]:
-        """The names of the project's volumes, those of removed workspaces included."""
-        label = f"label=com.docker.compose.project={self.project}"
-        return sorted(self.command.run("volume", "ls", "--quiet", "--filter", label).split())
+    def volumes(self) -> dict[str, str]:
+        """The project's volumes, those of removed workspaces included, and whose they are."""
+        filters = ("--filter", f"label=com.docker.compose.project={self.project}")
+        line = f'{{{{.Name}}}}\t{{{{.Label "{LABEL_WORKSPACE}"}}}}'
+        listed = self.command.run("volume", "ls", *filters, "--format", line).splitlines()
+        return dict(sorted((name, owner) for name, _, owner in (x.partition("\t") for x in listed)))
 
     def remove_volumes(self, names: Sequence[str]) -> None:
         with _errors():
@@ -196,16 +210,16 @@ class DockerEngine:
                 self.client.volume.remove(list(names))
 
     def lifecycle(
-        self, action: Literal["start", "stop", "restart"], services: Sequence[str]
+        self, action: Literal["start", "stop", "restart"], containers: Sequence[str]
     ) -> None:
         with _errors():
             match action:
                 case "start":
-                    self.named_client.compose.start(list(services))
+                    self.client.container.start(list(containers))
                 case "stop":
-                    self.named_client.compose.stop(list(services))
+                    self.client.container.stop(list(containers))
                 case "restart":
-                    self.named_client.compose.restart(list(services))
+                    self.client.container.restart(list(containers))
 
     def last_logs(self, container: str, lines: int) -> list[str]:
         """The last lines that a container printed, both streams."""
@@ -267,6 +281,17 @@ def port_error(bind: str, port: int) -> str | None:
         except OSError as error:
             return error.strerror or str(error)
     return None
+
+
+def others_error(bind: str, port: int, held: str) -> str | None:
+    """As :func:`port_error`, where this project listens on that port at another address."""
+    if bind not in ("0.0.0.0", "::"):
+        return None if held in ("0.0.0.0", "::") else port_error(bind, port)
+    tables = [Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
+    texts = [each.read_text() for each in tables if each.exists()]  # elsewhere, nobody can tell
+    at = sorted({address for text in texts for address, p in parse_listeners(text) if p == port})
+    others = [address for address in at if address != held]
+    return f"{', '.join(others)} is in use" if others else None
 
 
 def parse_listeners(tables: str) -> Iterator[tuple[str, int]]:

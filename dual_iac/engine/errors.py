@@ -42,6 +42,14 @@ def said(output: str) -> str:
     return "\n".join(telling or lines)
 
 
+def addresses_taken(why: str) -> DualError:
+    return DualError(
+        "The networks' addresses are taken by another network",
+        why=why,
+        mend="give another range as network.pool, such as 10.214.0.0/16",
+    )
+
+
 def engine_error(output: str) -> DualError:
     """The error that belongs to a failed call; ``output`` is its standard error."""
     why = said(output)
@@ -82,14 +90,12 @@ def engine_error(output: str) -> DualError:
             mend=f"end what listens on {taken[2]}, or give another port as proxy.http",
         )
     if "overlap" in lower or "invalid pool request" in lower:
-        return DualError(
-            "The networks' addresses are taken by another network",
-            why=why,
-            mend="give another range as network.pool, such as 10.214.0.0/16",
-        )
+        return addresses_taken(why)
     mend = ""
     if user := _NO_USER.search(why):
         mend = f"the image has no {user[1]}: give a number as user, or one that it has"
+    elif "is already in use by container" in lower:
+        mend = "a container of something else has that name: rename it, or the workspace or project"
     elif "has active endpoints" in lower:
         mend = (
             "something that isn't dual's is on that network: docker network disconnect takes it off"

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 
 from dual_iac.engine.errors import engine_error
 from dual_iac.errors import DualError
-from dual_iac.fields import LIMITS, capabilities, compared_labels
-from dual_iac.model import EDGE_NETWORK, PROXY_SERVICE
+from dual_iac.fields import LIMITS, capabilities, compared_labels, security_options
+from dual_iac.model import PROXY_SERVICE
 from dual_iac.output import COMPOSE_FILE, read_files, read_rendered, routes_written
 from dual_iac.state import (
     GONE,
@@ -82,8 +83,10 @@ def observe(
 
     Networks are listed beside the rest, as the engine answers both at once.
     """
+    files = read_files(output) if output else {}
+    rendered = read_rendered(files.get(COMPOSE_FILE, ""))
     with ThreadPoolExecutor(1) as pool:
-        listing = pool.submit(_list_networks, docker, project)
+        listing = pool.submit(_list_networks, docker, project, rendered)
         containers = _all_of(docker, "container", _of(project))
         networks = _with_subnets(docker, listing.result(), containers)
     ids = {network["Id"] for network in networks}
@@ -92,8 +95,6 @@ def observe(
     _refuse_foreign([*containers, *networks], project)
     if output:
         _refuse_other_checkout(containers, project, output)
-    files = read_files(output) if output else {}
-    rendered = read_rendered(files.get(COMPOSE_FILE, ""))
     if output and rendered.get("name", project) != project:
         _refuse_shared_output(docker, str(rendered["name"]), project, output)
     return Observed(
@@ -113,24 +114,26 @@ def observe_images(docker: DockerCommand, names: Iterable[str]) -> dict[str, Obs
     return _images_by_name(_inspect(docker, "image", wanted), wanted)
 
 
-def _list_networks(docker: DockerCommand, project: str) -> list[dict[str, Any]]:
+def _list_networks(
+    docker: DockerCommand, project: str, rendered: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Networks with their labels, in the form that inspecting has, but for their addresses.
 
-    Those without labels that have the name of one of the project's are its own, too: Compose
-    takes them for that, and somebody may have made one anew by hand. To inspect a hundred
-    networks takes the engine longer than all else together.
+    Those without labels that have the name of one that was rendered are the project's, too:
+    Compose takes them for that, and somebody may have made one anew by hand. To inspect a
+    hundred networks takes the engine longer than all else together.
     """
     labels = (_PROJECT, _NETWORK, LABEL_PROJECT, LABEL_HASH)
     line = "\t".join(["{{.ID}}", "{{.Name}}", *(f'{{{{.Label "{label}"}}}}' for label in labels)])
     listed = docker.run("network", "ls", "--no-trunc", "--format", line)
+    known = rendered.get("networks")
+    keys = {f"{project}_{key}": key for key in (known if isinstance(known, dict) else ())}
     networks = []
     for each in listed.splitlines():
         number, name, *values = each.split("\t")
         given = {label: value for label, value in zip(labels, values, strict=True) if value}
-        if given.get(_PROJECT, project) == project and (
-            _PROJECT in given or name.startswith((f"{project}_ws-", f"{project}_{EDGE_NETWORK}"))
-        ):
-            given.setdefault(_NETWORK, name.removeprefix(f"{project}_"))
+        if given.get(_PROJECT) == project or (_PROJECT not in given and name in keys):
+            given.setdefault(_NETWORK, keys.get(name, name))
             networks.append({"Id": number, "Name": name, "Labels": given})
     return networks
 
@@ -210,8 +213,8 @@ def _one_off(data: Mapping[str, Any]) -> bool:
 
 
 def _number(data: Mapping[str, Any]) -> int:
-    number = _labels(data).get("com.docker.compose.container-number", "0")
-    return int(number) if number.isdecimal() else 0
+    number = _labels(data).get("com.docker.compose.container-number", "")
+    return int(number) if number.isdecimal() else sys.maxsize
 
 
 def _refuse_foreign(inspected: Sequence[Any], project: str) -> None:
@@ -321,7 +324,7 @@ def _container_fields(
         "pid_mode": host.get("PidMode"),
         "cap_add": capabilities(host.get("CapAdd")),
         "cap_drop": capabilities(host.get("CapDrop")),
-        "security_opt": tuple(sorted(host.get("SecurityOpt") or ())),
+        "security_opt": security_options(host.get("SecurityOpt")),
         "group_add": tuple(sorted(host.get("GroupAdd") or ())),
         "devices": tuple(sorted(map(_device, host.get("Devices") or ()))),
         "resources.cpus": (host.get("NanoCpus") or 0) / 1e9,

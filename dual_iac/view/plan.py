@@ -18,6 +18,7 @@ _MARKS = {
     Action.DELETE: ("-", "red"),
     Action.START: ("▶", "green"),
 }
+_FEW = 8  # lines of a file that somebody emptied: nobody reads them all
 _DONE = {
     Action.CREATE: "to create",
     Action.UPDATE: "to update in place",
@@ -35,10 +36,14 @@ def plan_text(plan: Plan) -> Text:
         text.append(f"{mark} {change.action.value:<8}", style)
         text.append(f"{change.address}", "bold")
         text.append(f"{_note(change)}\n")
-        for reason in change.reasons if not _is_plain(change) else ():
+        reasons = () if _is_plain(change) else change.reasons
+        most = _FEW if change.address.startswith("file.") else len(reasons)
+        for reason in reasons[:most]:
             text.append(f"      {reason.field}: ", "cyan")
             before, after = (_value(reason.field, v) for v in (reason.before, reason.after))
             text.append(f"{before} → {after}\n")
+        if len(reasons) > most:
+            text.append(f"      … and {len(reasons) - most} more\n", "dim")
     parts = [f"{plan.summary[a.value]} {_DONE[a]}" for a in Action if plan.summary[a.value]]
     text.append("Plan: ", "bold")
     text.append(f"{', '.join(parts) or 'no changes'}; {_stay(plan)}.")

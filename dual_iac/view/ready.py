@@ -34,6 +34,7 @@ def not_ready_text(problem: NotReady) -> Text:
     if problem.mend:
         text.append("  → ", "cyan")
         text.append(problem.mend)
+    text.rstrip()
     return text
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http.server
+import secrets
 import shutil
 import socket
 import threading
 
 import pytest
 
-from tests.engine.conftest import DUAL, LAB_IMAGE, LiveProject, docker, run
+from tests.engine.conftest import DUAL, LAB_IMAGE, LiveProject, changes, docker, run, wait_for
 
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
 
@@ -298,3 +299,132 @@ def test_a_full_and_a_read_only_disk(live: LiveProject) -> None:
         live.remove()
     finally:
         run("umount", "--lazy", str(live.folder))
+
+
+def test_the_volumes_of_one_are_not_another_ones(live: LiveProject) -> None:
+    """Though their names begin alike."""
+    live.write(
+        f"defaults: {{image: '{LAB_IMAGE}', source: {{path: .}}, command: python3 server.py}}\n"
+        "workspaces:\n  a: {volumes: {data: /data}}\n  a--b: {volumes: {data: /data}}\n"
+    )
+    live.apply()
+    assert live.dual("destroy", "-y", "a--b").code == 0
+    done = live.dual("destroy", "-y", "a", "--volumes")
+    assert "1 container and 1 volume" in done.stdout, done
+    assert live.leftovers()["volumes"] == f"{live.name}_a--b--data"
+
+
+def test_a_pool_that_another_network_has(live: LiveProject) -> None:
+    live.declare("one")
+    live.apply()
+    before = live.identities("one", "traefik")
+    foreign, text = f"{live.name}-foreign", (live.folder / "dual.yaml").read_text()
+    taken = f"10.{200 + secrets.randbelow(50)}.0.0/16"
+    docker("network", "create", "--subnet", taken, foreign)
+    try:
+        (live.folder / "dual.yaml").write_text(text.replace(live.pool, taken))
+        done = live.dual("apply", "-y")
+        assert done.code == 1, done
+        assert "addresses are taken by another network" in done.stderr
+        assert f"{foreign} has {taken}" in done.stderr
+        assert live.identities(*before) == before
+        assert live.is_up("one")
+    finally:
+        docker("network", "rm", foreign)
+
+
+def test_networks_that_only_look_like_the_projects(live: LiveProject) -> None:
+    live.declare("zeta")
+    live.apply()
+    before = live.identities("zeta", "traefik")
+    labels = [f"--label=com.docker.compose.project={live.name}"]
+    labels.append("--label=com.docker.compose.network=zeta")
+    foreign = [f"{live.name}_edge-lab", f"{live.name}_ws-mine", f"{live.name}_zeta"]
+    try:
+        for name in foreign:
+            subnet = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}.0/29"
+            ours = labels if name.endswith("zeta") else []
+            docker("network", "create", "--subnet", subnet, *ours, name)
+        plan = live.plan()
+        assert changes(plan) == [("network.#zeta", "delete", ["network"])]
+        live.apply()
+        assert live.plan()["changes"] == []
+        assert live.identities(*before) == before
+        left = docker("network", "ls", "--format", "{{.Name}}", "--filter", f"name={live.name}_")
+        assert set(foreign[:2]) <= set(left.split())
+        assert foreign[2] not in left.split()
+    finally:
+        for name in foreign:
+            run("docker", "network", "rm", name)
+
+
+def test_variables_that_only_compose_would_read(live: LiveProject) -> None:
+    live.declare("one", extra='  two: {env: {GREETING: "${DUAL_TEST_WORD:-hello}"}}\n')
+    assert live.dual("render").code == 0
+    (live.folder / "compose/.env").write_text("DUAL_TEST_WORD=other\n")
+    (live.folder / "others.env").write_text("DUAL_TEST_WORD=another\n")
+    env = {"COMPOSE_ENV_FILES": str(live.folder / "others.env")}
+    live.apply(env)
+    assert live.plan(env)["changes"] == []
+    assert live.body("two.localhost") == "two hello"
+
+
+def test_a_proxy_that_cannot_read_its_files(live: LiveProject) -> None:
+    live.declare("one")
+    live.apply()
+    before = live.identity("one")
+    (live.folder / "compose/traefik").chmod(0o700)
+    proxy = f"{live.name}-traefik-1"
+    docker("restart", "-t", "0", proxy)
+    state = ("inspect", "--format", "{{.State.Status}} {{.RestartCount}}", proxy)
+    wait_for("it ends again and again", lambda: docker(*state).split()[1] != "0")
+    [(address, action, _)] = changes(live.plan())
+    assert (address, action) == ("proxy", "replace")
+    live.apply()
+    assert live.is_up("one")
+    assert live.plan()["changes"] == []
+    assert live.identity("one") == before
+
+
+def test_a_lock_file_of_an_editor_among_the_routes(live: LiveProject) -> None:
+    """A link that leads nowhere: Traefik reads no route at all any more."""
+    live.declare("one")
+    live.apply()
+    before = live.identities("one", "traefik")
+    lock = live.folder / "compose/traefik/routes/.#one.yaml"
+    lock.symlink_to("ada@host.1")
+    assert changes(live.plan()) == [("route..#one", "delete", ["file"])]
+    live.declare("one", extra=f"  two: {{image: '{LAB_IMAGE}', hosts: [other.localhost]}}\n")
+    live.apply()
+    assert not lock.is_symlink()
+    assert live.ask("other.localhost").is_from("two", live.name)
+    assert live.plan()["changes"] == []
+    assert live.identities(*before) == before
+
+
+def test_a_wider_address_on_a_port_that_somebody_has_elsewhere(live: LiveProject) -> None:
+    live.declare("one")
+    live.apply()
+    before = live.identities("one", "traefik")
+    spec = live.folder / "dual.yaml"
+    wider = spec.read_text().replace('{"http":', '{"bind": "0.0.0.0", "http":')
+    spec.write_text(wider)
+    with socket.create_server(("127.0.0.2", live.port)):
+        done = live.dual("apply", "-y")
+        assert done.code == 1, done
+        assert f"Port {live.port} is taken" in done.stderr
+        assert "127.0.0.2 is in use" in done.stderr
+        assert live.identities(*before) == before
+    live.apply()
+    assert live.is_up("one")
+
+
+def test_daily_work_beside_a_compose_file_of_something_else(live: LiveProject) -> None:
+    live.declare("one")
+    live.apply()
+    folder = live.folder / "elsewhere"
+    folder.mkdir()
+    (folder / "compose.yaml").write_text("services: {zzz: {image: nowhere}}\n")
+    for command in (("stop", "one"), ("start", "one"), ("restart", "one"), ("logs", "one")):
+        done = run(*DUAL, *command, cwd=folder)
+        assert done.code == 0, (command, done)
