@@ -313,6 +313,12 @@ EnvName = Annotated[
     ),
     AfterValidator(_literal),
 ]
+CommandName = Annotated[
+    PlainText,
+    AfterValidator(
+        _pattern(r"[\w+-][\w.+-]*", "the name of a command", mend="write it like cargo")
+    ),
+]
 EnvFile = Annotated[Text, AfterValidator(_env_file_path)]
 ContainerPath = Annotated[PlainText, AfterValidator(_container_path)]
 Cpus = Annotated[
@@ -476,6 +482,8 @@ class WorkspaceSettings(Model):
     """Limits on CPU, memory and processes."""
     ready: Ready = Ready()
     """When the workspace counts as up."""
+    commands: tuple[CommandName, ...] = ()
+    """What runs in the workspace after `dual activate`, besides npm, node, python and the like."""
     services: Mapping[PartName, Companion] = Field(default_factory=dict)
     """Companions that share this workspace's localhost."""
     auth: Auth | None = None

@@ -34,6 +34,7 @@ main() {
             prepare_images traefik:v3.7.15 busybox:1.35 dual-lab:bookworm
             prepare_browser
             prepare_namespaces
+            prepare_shells
             ;;
         *)
             die 64 "usage: scripts/setup.sh python|demo|test"
@@ -207,6 +208,17 @@ prepare_images() { # NAME...
 }
 
 # --- Browser -----------------------------------------------------------------
+
+# What `dual activate` is tried in, besides the shells that are there anyway.
+prepare_shells() {
+    local shell missing=()
+    for shell in bash dash zsh fish direnv; do
+        has "$shell" || missing+=("$shell")
+    done
+    ((${#missing[@]} == 0)) && return
+    can_apt || die 1 "the tests try shells that are missing: install ${missing[*]}"
+    apt_install "${missing[@]}" || die 1 "${missing[*]} could not be installed"
+}
 
 prepare_browser() {
     if browser_on_path || selenium_fetches_browser; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -325,3 +326,42 @@ def test_what_stands_after_two_dashes_is_the_commands_own(
     (folder / "dual.yaml").write_text(GOOD)
     assert run(["exec", "mian", "--", "tool", "--format", "json"]) == 64
     assert capsys.readouterr().out == ""
+
+
+def completed(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
+    """What a shell is told when somebody presses the tab key at the end of a line."""
+    last = str(len(line.split(" ")) - 1)
+    env = {"_DUAL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": last}
+    return subprocess.run(
+        [sys.executable, "-m", "dual_iac"],
+        env={**os.environ, **env},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("dual exec m", ["main"]),
+        ("dual plan ", ["main"]),
+        ("dual -f dual.yaml restart m", ["main"]),
+        ("dual exec nothing", []),
+        ("dual des", ["destroy"]),
+    ],
+)
+def test_shells_complete_commands_and_names(folder: Path, line: str, words: list[str]) -> None:
+    (folder / "dual.yaml").write_text(GOOD)
+    assert completed(folder, line).stdout.split() == words
+
+
+@pytest.mark.parametrize("text", [None, "version: 1\n"])
+def test_completion_says_nothing_where_there_is_nothing_to_say(
+    folder: Path, text: str | None
+) -> None:
+    if text:
+        (folder / "dual.yaml").write_text(text)
+    done = completed(folder, "dual exec m")
+    assert (done.stdout.strip(), done.stderr) == ("", "")

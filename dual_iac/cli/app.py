@@ -51,7 +51,8 @@ current = Globals()
 _ORDER = (
     *("init", "validate", "schema", "render"),
     *("plan", "apply", "destroy"),
-    *("status", "exec", "shell", "logs", "start", "stop", "restart", "url", "open"),
+    *("status", "exec", "shell", "cp", "activate", "deactivate"),
+    *("logs", "start", "stop", "restart", "url", "open"),
     "doctor",
 )
 
@@ -114,11 +115,30 @@ FormatOption = Annotated[
 ]
 """For commands that print data, where people expect the option after the command, too."""
 
+
+def complete_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """For the shell: the workspaces whose names begin like that; none if dual.yaml is broken."""
+    options_given = ctx.find_root().params
+    current.file = options_given.get("file")
+    try:
+        names = here().load().workspaces
+    except DualError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="NAME", help="Workspaces. Default: all.", show_default=False),
+    typer.Argument(
+        metavar="NAME",
+        help="Workspaces. Default: all.",
+        show_default=False,
+        autocompletion=complete_names,
+    ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", show_default=False, autocompletion=complete_names)
+]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Don't ask.")]
 
 

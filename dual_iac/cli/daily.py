@@ -1,14 +1,12 @@
-"""Daily work: status, exec, shell, logs, start, stop, restart, url, open."""
+"""Daily work: status, logs, start, stop, restart, url, open."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,16 +14,15 @@ from dual_iac.cli.app import (
     FormatOption,
     Name,
     Names,
-    Place,
     app,
     chosen,
+    complete_names,
     current,
-    duration,
     here,
     set_format,
     unknown_name,
 )
-from dual_iac.errors import DualError, UsageError
+from dual_iac.errors import DualError
 
 if TYPE_CHECKING:
     from dual_iac.engine.docker import DockerEngine
@@ -35,7 +32,9 @@ if TYPE_CHECKING:
 
 _WATCH_SECONDS = 2.0
 
-Requires = Annotated[list[str], typer.Argument(metavar="NAME", show_default=False)]
+Requires = Annotated[
+    list[str], typer.Argument(metavar="NAME", show_default=False, autocompletion=complete_names)
+]
 
 
 @app.command()
@@ -127,118 +126,7 @@ def _with_usage(engine: DockerEngine, rows: list[WorkspaceStatus]) -> list[Works
     ]
 
 
-@app.command(name="exec", context_settings={"allow_interspersed_args": False})
-def execute(
-    name: Name,
-    command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
-    env: Annotated[
-        list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set a variable.")
-    ] = None,
-    workdir: Annotated[
-        str | None,
-        typer.Option(
-            *("-w", "--workdir"),
-            metavar="DIR",
-            help="Start there. Default: where you are, if that is in the workspace's source.",
-        ),
-    ] = None,
-    user: Annotated[str | None, typer.Option("-u", "--user", help="Run as that user.")] = None,
-    no_tty: Annotated[bool, typer.Option("-T", "--no-tty", help="Give it no terminal.")] = False,
-    timeout: Annotated[
-        timedelta | None,
-        typer.Option(
-            parser=duration, metavar="DURATION", help="End it after that long, and exit with 124."
-        ),
-    ] = None,
-) -> None:
-    """Run a command in a workspace, as if it ran right here.
-
-    Exit code, streams, signals and terminal are the command's own. What ends dual exec ends the
-    command, too, and all that it started. Example: dual exec main -- npm test
-    """
-    words = command[1:] if command[:1] == ["--"] else command
-    if not words:
-        raise UsageError("No command to run", mend=f"dual exec {name} -- npm test, say")
-    _become(
-        name,
-        words,
-        env=dict(_variable(each) for each in env or ()),
-        workdir=workdir,
-        user=user,
-        timeout=timeout,
-        tty=not no_tty,
-    )
-
-
-def _become(
-    name: str,
-    words: Sequence[str],
-    *,
-    env: Mapping[str, str] | None = None,
-    workdir: str | None = None,
-    user: str | None = None,
-    timeout: timedelta | None = None,
-    tty: bool = True,
-) -> NoReturn:
-    """Become a command in a workspace that runs."""
-    from dual_iac.inside.command import execute, place_inside
-    from dual_iac.inside.record import remember
-    from dual_iac.interpolation import has_references
-
-    place, workspace, container = _running(name)
-    source = place.source(workspace)
-    if not (workspace.source and has_references(workspace.source.path or "")):
-        remember(str(place.spec), name, container.name, source)
-    execute(
-        container.name,
-        words,
-        env=env,
-        workdir=place_inside(source, str(Path.cwd())) if workdir is None else workdir,
-        user=user or "",
-        timeout=timeout.total_seconds() if timeout else None,
-        tty=tty,
-        context=current.context,
-    )
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UsageError(f"{text!r} is not a variable", mend="write it like -e NODE_ENV=test")
-    return name, value
-
-
-@app.command()
-def shell(
-    name: Name,
-    user: Annotated[str | None, typer.Option("-u", "--user", help="Be that user.")] = None,
-) -> None:
-    """Open a shell in a workspace.
-
-    It is bash where there is one, else sh.
-    """
-    best = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
-    _become(name, ["sh", "-c", best], user=user)
-
-
-def _running(name: str) -> tuple[Place, Workspace, ObservedContainer]:
-    """A workspace, and its container, which runs."""
-    from dual_iac.engine.observe import DockerCommand, observe_workspace
-
-    place = here()
-    project = place.load()
-    chosen(project, [name])
-    found = observe_workspace(DockerCommand(current.context), project.name, name)
-    if found is None or not found.running:
-        raise DualError(
-            f"Workspace {name} does not run",
-            why=f"its container is {found.state}" if found else "it has no container",
-            mend=_mend(project, name, found),
-        )
-    return place, project.workspaces[name], found
-
-
-def _mend(project: Project, name: str, found: ObservedContainer | None) -> str:
+def how_to_run(project: Project, name: str, found: ObservedContainer | None) -> str:
     """How to get a workspace to run."""
     if name in project.workspaces and not project.workspaces[name].enabled:
         return f"it is declared, but not enabled: remove enabled: false of {name}, then dual apply"
@@ -313,7 +201,7 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
     with engine.lock():
         found = {each.service: each.id for each in engine.observe().containers.values()}
         if missing := [name for name in services if name not in found]:
-            mend = _mend(project, missing[0], None)
+            mend = how_to_run(project, missing[0], None)
             raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
         with progress:
             for name in services:
@@ -331,7 +219,10 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
 
 @app.command()
 def url(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", show_default=False, autocompletion=complete_names),
+    ] = None,
     format_: FormatOption = None,
 ) -> None:
     """Print the URL of a workspace, or of all."""

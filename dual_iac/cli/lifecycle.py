@@ -18,6 +18,7 @@ from dual_iac.cli.app import (
     Yes,
     app,
     chosen,
+    complete_names,
     confirm,
     current,
     duration,
@@ -46,6 +47,7 @@ PlanArguments = Annotated[
         metavar="NAME|FILE",
         help="Workspaces (default: all), or a plan that plan --out saved.",
         show_default=False,
+        autocompletion=complete_names,
     ),
 ]
 

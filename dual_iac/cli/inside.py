@@ -1,0 +1,221 @@
+"""Commands inside a workspace: exec, shell, cp, activate, deactivate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from dual_iac.cli.app import Name, Place, app, chosen, current, duration, here, unknown_name
+from dual_iac.cli.daily import how_to_run
+from dual_iac.errors import DualError, UsageError
+from dual_iac.inside.shims import Shell
+
+if TYPE_CHECKING:
+    from dual_iac.model import Workspace
+    from dual_iac.state import ObservedContainer
+
+
+@app.command(name="exec", context_settings={"allow_interspersed_args": False})
+def execute(
+    name: Name,
+    command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
+    env: Annotated[
+        list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set a variable.")
+    ] = None,
+    workdir: Annotated[
+        str | None,
+        typer.Option(
+            *("-w", "--workdir"),
+            metavar="DIR",
+            help="Start there. Default: where you are, if that is in the workspace's source.",
+        ),
+    ] = None,
+    user: Annotated[str | None, typer.Option("-u", "--user", help="Run as that user.")] = None,
+    no_tty: Annotated[bool, typer.Option("-T", "--no-tty", help="Give it no terminal.")] = False,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration, metavar="DURATION", help="End it after that long, and exit with 124."
+        ),
+    ] = None,
+) -> None:
+    """Run a command in a workspace, as if it ran right here.
+
+    Exit code, streams, signals and terminal are the command's own. What ends dual exec ends the
+    command, too, and all that it started. Example: dual exec main -- npm test
+    """
+    words = command[1:] if command[:1] == ["--"] else command
+    if not words:
+        raise UsageError("No command to run", mend=f"dual exec {name} -- npm test, say")
+    _become(
+        name,
+        words,
+        env=dict(_variable(each) for each in env or ()),
+        workdir=workdir,
+        user=user,
+        timeout=timeout,
+        tty=not no_tty,
+    )
+
+
+def _become(
+    name: str,
+    words: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    workdir: str | None = None,
+    user: str | None = None,
+    timeout: timedelta | None = None,
+    tty: bool = True,
+) -> NoReturn:
+    """Become a command in a workspace that runs."""
+    from dual_iac.inside.command import execute, place_inside
+    from dual_iac.inside.record import remember
+    from dual_iac.interpolation import has_references
+
+    place, workspace, container = _running(name)
+    source = place.source(workspace)
+    if not (workspace.source and has_references(workspace.source.path or "")):
+        remember(str(place.spec), name, container.name, source)
+    execute(
+        container.name,
+        words,
+        env=env,
+        workdir=place_inside(source, str(Path.cwd())) if workdir is None else workdir,
+        user=user or "",
+        timeout=timeout.total_seconds() if timeout else None,
+        tty=tty,
+        context=current.context,
+    )
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"{text!r} is not a variable", mend="write it like -e NODE_ENV=test")
+    return name, value
+
+
+@app.command()
+def shell(
+    name: Name,
+    user: Annotated[str | None, typer.Option("-u", "--user", help="Be that user.")] = None,
+) -> None:
+    """Open a shell in a workspace.
+
+    It is bash where there is one, else sh.
+    """
+    best = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
+    _become(name, ["sh", "-c", best], user=user)
+
+
+def _running(name: str, *, stopped: bool = False) -> tuple[Place, Workspace, ObservedContainer]:
+    """A workspace, and its container, which runs, or, if it may be ``stopped``, is there."""
+    from dual_iac.engine.observe import DockerCommand, observe_workspace
+
+    place = here()
+    project = place.load()
+    chosen(project, [name])
+    found = observe_workspace(DockerCommand(current.context), project.name, name)
+    if found is None or not (found.running or stopped):
+        raise DualError(
+            f"Workspace {name} does not run",
+            why=f"its container is {found.state}" if found else "it has no container",
+            mend=how_to_run(project, name, found),
+        )
+    return place, project.workspaces[name], found
+
+
+ShellOption = Annotated[
+    Shell | None, typer.Option("--shell", help="For this shell. Default: the one that runs this.")
+]
+
+
+@app.command()
+def activate(name: Name, shell: ShellOption = None) -> None:
+    """Print shell code that makes npm, node, python … run in a workspace.
+
+    Use it with: eval "$(dual activate NAME)". It puts a folder of shims first in PATH: npm, pnpm,
+    yarn, bun, npx, node, python, pip, curl, make, and what commands: in dual.yaml adds, run in the
+    workspace from then on, from scripts, too. Everything else stays on this machine. Undo it with:
+    deactivate
+    """
+    from dual_iac.engine.observe import DockerCommand, observe_workspace
+    from dual_iac.inside.record import state_folder
+    from dual_iac.inside.shims import activation, write_shims
+
+    place = here()
+    project = place.load()
+    [workspace] = chosen(project, [name])
+    found = observe_workspace(DockerCommand(current.context), project.name, name)
+    folder = Path(state_folder(str(place.spec))) / "shims" / name
+    write_shims(
+        folder,
+        name=name,
+        container=found.name if found else f"{project.name}-{name}-1",
+        source=place.source(workspace),
+        commands=workspace.commands,
+        context=current.context,
+    )
+    print(activation(shell or _this_shell(), folder, name), end="")
+
+
+@app.command()
+def deactivate(shell: ShellOption = None) -> None:
+    """Print shell code that undoes dual activate.
+
+    Use it with: eval "$(dual deactivate)", or just: deactivate
+    """
+    from dual_iac.inside.shims import deactivation
+
+    print(deactivation(shell or _this_shell()), end="")
+
+
+def _this_shell() -> Shell:
+    """The shell that runs dual."""
+    import shellingham
+
+    try:
+        name, _ = shellingham.detect_shell()
+    except shellingham.ShellDetectionFailure:
+        name = Path(os.environ.get("SHELL", "sh")).name
+    return next((shell for shell in Shell if shell == name), Shell.SH)
+
+
+@app.command()
+def cp(
+    source: Annotated[str, typer.Argument(metavar="FROM", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="TO", show_default=False)],
+) -> None:
+    """Copy files between this machine and a workspace: NAME:PATH is a place in one.
+
+    - is a tar archive on stdin or stdout. Example: dual cp main:/tmp/report.html .
+    """
+    from dual_iac.engine import foreground
+    from dual_iac.engine.observe import DockerCommand
+
+    project = here().load()
+    places = [_place(each, project.workspaces) for each in (source, target)]
+    if not any(name for name, _ in places):
+        mend = "write NAME:PATH for the one that is in a workspace"
+        raise UsageError("Neither of the two is in a workspace", mend=mend)
+    words = []
+    for name, path in places:
+        words.append(f"{_running(name, stopped=True)[2].name}:{path}" if name else path)
+    argv = [*DockerCommand(current.context).argv, "cp", "--quiet", "--", *words]
+    raise typer.Exit(foreground.run(argv))
+
+
+def _place(text: str, workspaces: Mapping[str, object]) -> tuple[str, str]:
+    """The workspace, if there is one, and the path: as docker cp tells the two apart."""
+    name, colon, path = text.partition(":")
+    if not colon or text.startswith(("/", ".")):
+        return "", text
+    if name not in workspaces:
+        raise unknown_name(name, workspaces)
+    return name, path
