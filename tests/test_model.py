@@ -357,6 +357,7 @@ def test_defaults_of_every_field() -> None:
         "hosts": (),
         "env": {},
         "env_file": (),
+        "commands": (),
         "volumes": {},
         "setup": None,
         "user": None,
