@@ -246,7 +246,9 @@ def check_untouched(
 
 def _lives_on(was: ObservedContainer, now: ObservedContainer) -> bool:
     unbroken = was.started_at == now.started_at
-    return was.id == now.id and (unbroken or now.restarts > was.restarts)
+    # The engine counts a restart before it carries it out.
+    restarted = now.restarts > was.restarts or was.state == "restarting"
+    return was.id == now.id and (unbroken or restarted)
 
 
 def _life(container: ObservedContainer) -> str:

@@ -536,6 +536,11 @@ def test_a_touched_one_is_an_error_that_names_it(after: Observed, said: str) -> 
     assert said in raised.value.why
 
 
+def test_a_restart_that_was_counted_before_it_came_is_nobodys() -> None:
+    now = replace(MAIN, started_at="2026-02-02T00:00:00Z")
+    check_untouched(PLAN, seen(replace(MAIN, state="restarting")), seen(now))
+
+
 def test_who_was_touched_hides_no_failure() -> None:
     failures = {"workspace.other": DualError("no", why="full")}
     with pytest.raises(DualError) as raised:

@@ -107,8 +107,19 @@ end() { # SIGNAL GRACE WHEN
     case $? in
     126 | 127)
         echo "dual: there is no sh in $container: what was started in it may still run" >&2
+        return 1
         ;;
     esac
+}
+
+lasts() { # PID TENTHS: whether it is still there after that many tenths of a second
+    tenths=$2
+    while kill -s 0 "$1" 2>/dev/null; do
+        [ "$tenths" -gt 0 ] || return 0
+        sleep 0.1
+        tenths=$((tenths - 1))
+    done
+    return 1
 }
 
 enders=
@@ -116,7 +127,10 @@ pass_on() {
     ended_by=$1
     grace=10
     [ -z "$enders" ] || grace=0 # who asks twice means at once
-    (end "$1" "$grace" all) &
+    (
+        # Under load, an engine may forget to tell its client.
+        end "$1" "$grace" all && lasts "$client" 50 && kill -s KILL "$client"
+    ) &
     enders="$enders $!"
 }
 
@@ -169,7 +183,7 @@ while :; do
 done
 [ -z "$timer" ] || kill "$timer" 2>/dev/null
 if [ -n "$ended_by" ]; then
-    for each in $enders; do wait "$each"; done
+    for each in $enders; do lasts "$each" 150; done
 elif [ "$code" -gt 128 ]; then
     end TERM 10 left # perhaps it is only the client that was ended, by a closed pipe say
 fi

@@ -488,8 +488,8 @@ def test_a_foreign_network_on_the_projects_label(two: LiveProject) -> None:
     label = f"com.docker.compose.project={two.name}"
     docker("network", "create", "--subnet", another_place(), "--label", label, name)
     plan = two.plan()
-    assert changes(plan) == [(f"network.{name}", "delete", ["network"])]
-    assert plan["drift"] == [f"network.{name}"]
+    assert changes(plan) == [(f"network.#{name}", "delete", ["network"])]
+    assert plan["drift"] == [f"network.#{name}"]
     mended(two, before)
     assert docker("network", "ls", "-q", "--filter", f"name={name}") == ""
 
