@@ -22,12 +22,14 @@ from dual_iac.plan import HIDDEN, Action, Change, Plan, make_plan, workspace_of
 from dual_iac.state import (
     PROXY,
     Desired,
+    DesiredClone,
     Observed,
     ObservedContainer,
     ObservedNetwork,
     OnProgress,
     network_address,
     route_address,
+    source_address,
     workspace_address,
 )
 
@@ -66,8 +68,9 @@ def apply_plan(
     engine: Engine,
     output: Path,
     progress: OnProgress,
+    clone: Callable[[DesiredClone, OnProgress], None],
 ) -> Failures:
-    """Make it so; return what the engine refused, and why.
+    """Make it so; return what the engine refused, and why. ``clone`` makes a clone.
 
     One workspace's failure leaves the others applied. Raises :class:`DualError` where all
     depend on what failed (a file, the proxy or its image), where something moved since it was
@@ -78,6 +81,7 @@ def apply_plan(
     _check_port(plan, desired, observed, engine)
     _check_subnets(plan, desired, observed, engine)
     missing = pull_missing(plan, desired, observed, engine, progress)
+    missing |= _clone_missing(plan, desired, clone, progress)
     check_unmoved(observed, engine.observe())
     files = _files(plan, desired, observed)
     round_ = _Round(plan, desired, observed, files, output, engine, progress)
@@ -292,6 +296,20 @@ def pull_missing(
         missing = _without_secrets(missing, desired)
         raise all_of(missing, "can't be made, and nothing was changed")
     return missing
+
+
+def _clone_missing(
+    plan: Plan,
+    desired: Desired,
+    clone: Callable[[DesiredClone, OnProgress], None],
+    progress: OnProgress,
+) -> Failures:
+    """Make the clones that aren't there; returns the workspaces that get none, and why."""
+    jobs = {
+        workspace_address(name): partial(clone, desired.clones[source_address(name)], progress)
+        for name in plan.addresses("source", Action.CREATE)
+    }
+    return side_by_side(_PULLS, jobs)
 
 
 def side_by_side(count: int, jobs: Mapping[str, Callable[[], None]]) -> Failures:

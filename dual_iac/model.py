@@ -245,6 +245,15 @@ def _pool(value: str) -> str:
     return value
 
 
+def _branch(value: str) -> str:
+    # As git check-ref-format has it.
+    if re.search(
+        r"[\x00-\x20~^:?*\[\\\x7f]|\.\.|@\{|//|/\.|\.lock(/|$)|[./]$|^[-./]|^@$|^$", value
+    ):
+        raise invalid(f"{value!r} is not the name of a branch", mend="write it like feat/auth")
+    return value
+
+
 def _env_file_path(value: str) -> str:
     if not value.strip():
         raise invalid("an empty path")
@@ -313,6 +322,7 @@ EnvName = Annotated[
     ),
     AfterValidator(_literal),
 ]
+Branch = Annotated[PlainText, AfterValidator(_branch)]
 CommandName = Annotated[
     PlainText,
     AfterValidator(
@@ -403,8 +413,8 @@ class Source(Model):
     """A folder, bind-mounted at /workspace. Relative to dual.yaml."""
     git: Text | None = None
     """A repository: the workspace gets a full clone of its own."""
-    branch: PlainText | None = None
-    """The branch to check out of ``git``."""
+    branch: Branch | None = None
+    """The branch: the remote's, else a local one, else a new one. Default: the remote's own."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -535,6 +545,8 @@ class Spec(Model):
     """The name of the project, and of its compose project."""
     proxy: Proxy = Proxy()
     network: Network = Network()
+    clones: PlainText = ".dual/clones"
+    """The folder of the clones that git sources get. Relative to dual.yaml."""
     defaults: WorkspaceSettings = WorkspaceSettings()
     """Merged under every workspace: maps merge, texts and lists replace."""
     workspaces: Mapping[WorkspaceName, WorkspaceSettings]
@@ -556,7 +568,15 @@ class Project(Model):
     name: ProjectName
     proxy: Proxy
     network: Network
+    clones: str
     workspaces: Mapping[WorkspaceName, Workspace]
+
+    def source_of(self, workspace: Workspace) -> str | None:
+        """The folder at a workspace's /workspace, as dual.yaml says it."""
+        source = workspace.source
+        if source is None:
+            return None
+        return source.path or f"{self.clones}/{workspace.name}"
 
     @cached_property
     def enabled(self) -> tuple[Workspace, ...]:
@@ -587,7 +607,13 @@ def project_of(spec: Spec) -> Project:
             name=name,
             host_names=(f"{name}.{spec.proxy.domain}", *settings.hosts),
         )
-    return Project(name=spec.project, proxy=spec.proxy, network=spec.network, workspaces=workspaces)
+    return Project(
+        name=spec.project,
+        proxy=spec.proxy,
+        network=spec.network,
+        clones=spec.clones,
+        workspaces=workspaces,
+    )
 
 
 Found = tuple[tuple[str | int, ...], str, str, str]
@@ -651,9 +677,6 @@ def not_supported_yet(spec: Spec) -> Iterator[Found]:
     parts: list[tuple[tuple[str, ...], WorkspaceSettings]] = [(("defaults",), spec.defaults)]
     parts += [(("workspaces", name), settings) for name, settings in spec.workspaces.items()]
     for path, settings in parts:
-        if settings.source and settings.source.git:
-            clone = "clone it yourself and give its folder as source.path"
-            yield (*path, "source", "git"), "a git source is not supported yet", why, clone
         if settings.setup:
             yield (*path, "setup"), "setup is not supported yet", why, mend
         if settings.services:

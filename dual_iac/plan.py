@@ -22,11 +22,13 @@ from dual_iac.state import (
     LABEL_PROJECT,
     PROXY,
     Desired,
+    DesiredClone,
     DesiredContainer,
     Fields,
     Observed,
     ObservedContainer,
     network_address,
+    source_address,
     workspace_address,
 )
 
@@ -116,6 +118,8 @@ def make_plan(desired: Desired, observed: Observed, targets: Iterable[str] = ())
         for address in _in_order({*desired.containers, *observed.containers})
     }
     found |= networks
+    for address, clone in sorted(desired.clones.items()):
+        found[address] = None if address in observed.clones else _clone(address, clone)
     same_routes = desired.files.get(SEEN_FILE) == observed.files.get(SEEN_FILE)
     for address, path in sorted(desired.routes.items()):
         there = workspace_address(workspace_of(address)) in observed.containers
@@ -197,6 +201,8 @@ def _container(
     reasons = list(_differences(wanted, found, observed))
     if wanted.hash != found.hash and all(_in_place(address, reason) for reason in reasons):
         reasons.append(Reason("definition", found.hash, wanted.hash))
+    if source_address(wanted.service) in set(desired.clones) - observed.clones:
+        reasons.append(Reason("source", "missing", "cloned"))  # it holds a folder that is gone
     moved = list(_moved_networks(wanted, reasons, desired, observed, networks))
     reasons = sorted([*reasons, *moved], key=lambda reason: reason.field)
     if address == PROXY and found.running and not _follows_its_files(desired, observed):
@@ -406,6 +412,12 @@ def _network(address: str, desired: Desired, observed: Observed) -> Change | Non
     # One without the record of a definition was not made from dual.yaml.
     drift = found.hash in ("", wanted.hash)
     return Change(address, Action.REPLACE, (reason,), is_drift=drift)
+
+
+def _clone(address: str, clone: DesiredClone) -> Change:
+    """A clone that isn't there yet. One that is there is never touched, whatever it is at."""
+    branch = [Reason("branch", None, clone.branch)] if clone.branch else []
+    return Change(address, Action.CREATE, (*branch, Reason("git", None, clone.git)))
 
 
 def _file(

@@ -45,11 +45,13 @@ from dual_iac.output import (
 from dual_iac.state import (
     PROXY,
     Desired,
+    DesiredClone,
     DesiredContainer,
     DesiredNetwork,
     digest,
     network_address,
     route_address,
+    source_address,
     workspace_address,
 )
 
@@ -212,6 +214,7 @@ class _Renderer:
         self.templates = templates
         self.containers: dict[str, DesiredContainer] = {}
         self.networks: dict[str, DesiredNetwork] = {}
+        self.clones: dict[str, DesiredClone] = {}
         self.files: dict[str, str] = {}
         self.routes: dict[str, str] = {}
         self.volumes: list[VolumePlace] = []
@@ -235,6 +238,7 @@ class _Renderer:
             containers=self.containers,
             networks=self.networks,
             routes=self.routes,
+            clones=self.clones,
         )
 
     def _proxy(self, static: str) -> Raw:
@@ -250,7 +254,12 @@ class _Renderer:
 
     def _workspace(self, workspace: Workspace) -> Raw:
         network = self.places[f"ws-{workspace.name}"]
-        source = workspace.source.path if workspace.source else None
+        source = self.project.source_of(workspace)
+        if workspace.source and workspace.source.git:
+            path = os.path.normpath(self.folder / self.project.clones / workspace.name)
+            self.clones[source_address(workspace.name)] = DesiredClone(
+                workspace.name, path, workspace.source.git, workspace.source.branch
+            )
         text = self.templates.get_template("workspace.yaml.j2").render(
             workspace=workspace,
             network=network,

@@ -1,7 +1,7 @@
 """Desired and observed, keyed by the same addresses, so that a plan is a comparison.
 
 Addresses: ``proxy``, ``workspace.<name>``, ``network.<name>`` (``network.traefik`` is the
-proxy's), ``route.<name>``.
+proxy's), ``route.<name>``, ``source.<name>`` (the clone of a git source).
 
 What a container is made of is compared field by field, so both sides are flat maps of the
 same field names to plain values (``env.NODE_ENV``, ``resources.memory``, ``mounts./workspace``,
@@ -65,6 +65,10 @@ def route_address(name: str) -> str:
     return f"route.{name}"
 
 
+def source_address(name: str) -> str:
+    return f"source.{name}"
+
+
 @dataclass(frozen=True)
 class DesiredContainer:
     """A service of the rendered project.
@@ -102,11 +106,24 @@ class DesiredNetwork:
 
 
 @dataclass(frozen=True)
+class DesiredClone:
+    """A workspace's clone: its absolute path, and what it is made from.
+
+    ``git`` is as written: a variable in it is not filled in. ``branch`` None is the remote's own.
+    """
+
+    name: str
+    path: str
+    git: str
+    branch: str | None
+
+
+@dataclass(frozen=True)
 class Desired:
     """What dual.yaml renders to.
 
     ``files`` maps paths inside the output directory to whole texts. ``routes`` maps an
-    address to the path of its file.
+    address to the path of its file. ``clones`` has those of git sources.
     """
 
     project: str
@@ -114,6 +131,7 @@ class Desired:
     containers: Mapping[str, DesiredContainer]
     networks: Mapping[str, DesiredNetwork]
     routes: Mapping[str, str]
+    clones: Mapping[str, DesiredClone] = field(default_factory=dict)
 
     @property
     def published(self) -> str:
@@ -182,8 +200,8 @@ class Observed:
     ``one_offs`` are containers of ``docker compose run``: nobody's but theirs who ran them.
     ``images`` is keyed by reference and by id. ``files`` maps paths inside the output
     directory to texts; ``rendered`` is what the compose.yaml among them declares.
-    ``routes_written`` is the state of the route files there, ``routes_seen`` the one that a
-    running proxy has read.
+    ``clones`` are the addresses of those that are there. ``routes_written`` is the state of the
+    route files there, ``routes_seen`` the one that a running proxy has read.
     """
 
     containers: Mapping[str, ObservedContainer] = field(default_factory=dict)
@@ -192,6 +210,7 @@ class Observed:
     images: Mapping[str, ObservedImage] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     rendered: Mapping[str, Any] = field(default_factory=dict)
+    clones: frozenset[str] = frozenset()
     routes_written: str | None = None
     routes_seen: str | None = None
 

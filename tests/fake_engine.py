@@ -12,7 +12,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -396,7 +396,9 @@ class Machine:
         )
 
     def observed(self, desired: Desired) -> Observed:
-        return self.engine.observe(desired.images, routes=True)
+        there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
+        observed = self.engine.observe(desired.images, routes=True)
+        return replace(observed, clones=frozenset(there))
 
     def plan(self, spec: str, *targets: str) -> Plan:
         desired = self.desired(spec)
@@ -416,6 +418,7 @@ class Machine:
             self.engine,
             self.engine.output,
             lambda service, event: self.progress.append((service, event)),
+            lambda clone, _: Path(clone.path).mkdir(parents=True),
         )
 
     def lives(self) -> dict[str, tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dual_iac.errors import SpecError, UsageError
-from dual_iac.model import Project
+from dual_iac.model import Project, Source
 from dual_iac.spec import environment, find_spec, load_project, parse_project
 
 HEAD = "version: 1\nproject: shop\n"
@@ -423,7 +423,6 @@ def test_a_pool_with_too_little_room() -> None:
 @pytest.mark.parametrize(
     ("fields", "column", "key", "what"),
     [
-        ("source: {git: x}", 26, "source.git", "a git source is not supported yet"),
         ("setup: npm ci", 17, "setup", "setup is not supported yet"),
         ("services: {db: {image: x}}", 17, "services", "companions are not supported yet"),
         (
@@ -527,8 +526,9 @@ def test_a_path_under_defaults_can_be_taken_back() -> None:
 workspaces:
   a: {{source: {{path: ~, git: "git@example.com:shop.git"}}}}
 """
-    [problem] = errors(text).problems
-    assert problem.what == "a git source is not supported yet"
+    workspace = project(text).workspaces["a"]
+    assert workspace.source == Source(git="git@example.com:shop.git")
+    assert project(text).source_of(workspace) == ".dual/clones/a"
 
 
 @pytest.mark.parametrize("empty", ["proxy:", "network:", "defaults:", "proxy: {}"])

@@ -6,10 +6,10 @@ import difflib
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ from dual_iac.errors import DualError, UsageError
 if TYPE_CHECKING:
     from dual_iac.engine.docker import DockerEngine
     from dual_iac.model import Project, Workspace
-    from dual_iac.state import Desired, Observed
+    from dual_iac.state import Desired, DesiredClone, Observed, OnProgress
 
 
 class Format(StrEnum):
@@ -187,15 +187,27 @@ class Place:
 
         return load_project(self.spec, check_host=check_host, targets=targets)
 
-    def source(self, workspace: Workspace) -> str:
+    def source(self, project: Project, workspace: Workspace) -> str:
         """The folder of this machine that is mounted in a workspace; empty if there is none."""
         from dual_iac.interpolation import substitute
         from dual_iac.spec import environment
 
-        if not workspace.source or not workspace.source.path:
+        path = project.source_of(workspace)
+        if path is None:
             return ""
-        path = substitute(workspace.source.path, environment(self.folder))
+        path = substitute(path, environment(self.folder))
         return str(self.folder / Path(path).expanduser())
+
+    def clone(self, wanted: DesiredClone, progress: OnProgress) -> None:
+        """Make a workspace's clone."""
+        from dual_iac.clones import Clone, make
+        from dual_iac.interpolation import substitute
+        from dual_iac.spec import environment
+
+        url = substitute(wanted.git, environment(self.folder))
+        clone = Clone(wanted.name, Path(wanted.path), url, wanted.git, wanted.branch)
+        made_from = make(clone, self.folder, partial(progress, wanted.name))
+        progress(wanted.name, f"cloned from {made_from}")
 
     def render(self, project: Project, output: Path | None = None) -> Desired:
         from dual_iac.output import subnets_of
@@ -218,6 +230,8 @@ class Place:
             observing = pool.submit(engine.observe, routes=True)
             desired = self.render(project)
             observed = observing.result()
+        there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
+        observed = replace(observed, clones=frozenset(there))
         return desired, engine.with_images(observed, desired.images)
 
     def engine(self, project: Project) -> DockerEngine:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -14,6 +16,7 @@ from dual_iac.cli.app import (
     FormatOption,
     Name,
     Names,
+    Place,
     app,
     chosen,
     complete_names,
@@ -57,7 +60,7 @@ def status(
     engine = place.engine(project)
 
     def look() -> list[WorkspaceStatus]:
-        return _status(engine, project, workspaces)
+        return _status(place, engine, project, workspaces)
 
     def measured(rows: list[WorkspaceStatus]) -> list[WorkspaceStatus]:
         return _with_usage(engine, rows) if stats else rows
@@ -80,18 +83,23 @@ def status(
 
 
 def _status(
-    engine: DockerEngine, project: Project, workspaces: Sequence[Workspace]
+    place: Place, engine: DockerEngine, project: Project, workspaces: Sequence[Workspace]
 ) -> list[WorkspaceStatus]:
+    from dual_iac.clones import state
     from dual_iac.verify.ready import answers
     from dual_iac.view.status import WorkspaceStatus
 
+    folders = [place.source(project, workspace) for workspace in workspaces]
+    pool = ThreadPoolExecutor(8)
+    looking = [pool.submit(state, Path(each)) if each else None for each in folders]
     observed = engine.observe()
     containers = {w.name: observed.workspace(w.name) for w in workspaces}
     running = [w for w in workspaces if (found := containers[w.name]) and found.running]
     answer = answers(project, running)
     rows = []
-    for workspace in workspaces:
+    for workspace, look in zip(workspaces, looking, strict=True):
         found = containers[workspace.name]
+        git = look.result() if look else None
         health = None
         if workspace.name in answer:
             health = (
@@ -111,6 +119,10 @@ def _status(
                 image=found.image if found else workspace.image,
                 started_at=found.started_at if found else None,
                 exit_code=found.exit_code if found else None,
+                branch=git.branch if git else None,
+                dirty=git.dirty if git else None,
+                ahead=git.ahead if git else None,
+                behind=git.behind if git else None,
             )
         )
     return rows

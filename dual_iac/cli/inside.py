@@ -16,7 +16,7 @@ from dual_iac.errors import DualError, UsageError
 from dual_iac.inside.shims import Shell
 
 if TYPE_CHECKING:
-    from dual_iac.model import Workspace
+    from dual_iac.model import Project
     from dual_iac.state import ObservedContainer
 
 
@@ -78,9 +78,10 @@ def _become(
     from dual_iac.inside.record import remember
     from dual_iac.interpolation import has_references
 
-    place, workspace, container = _running(name)
-    source = place.source(workspace)
-    if not (workspace.source and has_references(workspace.source.path or "")):
+    place, project, container = _running(name)
+    workspace = project.workspaces[name]
+    source = place.source(project, workspace)
+    if not has_references(project.source_of(workspace) or ""):
         remember(str(place.spec), name, container.name, source)
     execute(
         container.name,
@@ -114,8 +115,8 @@ def shell(
     _become(name, ["sh", "-c", best], user=user)
 
 
-def _running(name: str, *, stopped: bool = False) -> tuple[Place, Workspace, ObservedContainer]:
-    """A workspace, and its container, which runs, or, if it may be ``stopped``, is there."""
+def _running(name: str, *, stopped: bool = False) -> tuple[Place, Project, ObservedContainer]:
+    """The project, and a workspace's container, which runs, or may be ``stopped``."""
     from dual_iac.engine.observe import DockerCommand, observe_workspace
 
     place = here()
@@ -128,7 +129,7 @@ def _running(name: str, *, stopped: bool = False) -> tuple[Place, Workspace, Obs
             why=f"its container is {found.state}" if found else "it has no container",
             mend=how_to_run(project, name, found),
         )
-    return place, project.workspaces[name], found
+    return place, project, found
 
 
 ShellOption = Annotated[
@@ -158,7 +159,7 @@ def activate(name: Name, shell: ShellOption = None) -> None:
         folder,
         name=name,
         container=found.name if found else f"{project.name}-{name}-1",
-        source=place.source(workspace),
+        source=place.source(project, workspace),
         commands=workspace.commands,
         context=current.context,
     )

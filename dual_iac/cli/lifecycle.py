@@ -27,7 +27,7 @@ from dual_iac.cli.app import (
     unknown_name,
 )
 from dual_iac.cli.project import DIFFERENCES
-from dual_iac.errors import UsageError
+from dual_iac.errors import DualError, UsageError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -112,6 +112,7 @@ def apply(
     was saved there, and only if nothing has moved since.
     """
     from dual_iac.apply import apply_plan
+    from dual_iac.clones import clear_unfinished
     from dual_iac.plan import make_plan
     from dual_iac.verify.ready import wait_until_ready
 
@@ -133,7 +134,10 @@ def apply(
         if planned and not approved(planned, yes=yes):
             raise declined()
         with show_progress() as progress:
-            refused = apply_plan(planned, desired, observed, engine, place.output, progress)
+            clear_unfinished(place.folder / project.clones)
+            refused = apply_plan(
+                planned, desired, observed, engine, place.output, progress, place.clone
+            )
     asked = [each for each in project.enabled if not names or each.name in names]
     with progress:
         failed = wait_until_ready(project, asked, engine, progress, timeout, refused)
@@ -259,13 +263,23 @@ def destroy(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="Delete the volumes and what is in them, too.")
     ] = False,
+    clones: Annotated[
+        bool, typer.Option("--clones", help="Delete the clones of git sources, too.")
+    ] = False,
+    force: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Delete this clone even with work in it that no remote has."
+        ),
+    ] = None,
     format_: FormatOption = None,
 ) -> None:
     """Take the project down, or only some workspaces.
 
-    Volumes stay, unless --volumes is given.
+    Volumes and clones stay, unless --volumes or --clones is given.
     """
     from dual_iac.apply import all_of, take_down
+    from dual_iac.clones import remove
     from dual_iac.output import remove_routes
     from dual_iac.view import console, print_json
 
@@ -280,9 +294,11 @@ def destroy(
         containers = [*doomed.containers.values(), *doomed.one_offs]
         there = engine.volumes() if volumes else {}
         lost = [volume for volume, owner in there.items() if not names or owner in names]
-        if containers or doomed.networks or lost:
+        folders = _clones(place.folder / project.clones, names, force or ()) if clones else []
+        if containers or doomed.networks or lost or folders:
             _announce([*doomed.containers, *(c.name for c in doomed.one_offs), *doomed.networks])
             _announce(f"volume {volume} and what is in it" for volume in lost)
+            _announce(f"clone {folder} and what is in it" for folder in folders)
             if not confirm("Destroy this?", yes=yes, command="dual destroy"):
                 raise declined()
         with show_progress() as progress:
@@ -292,13 +308,34 @@ def destroy(
             if failures:
                 raise all_of(failures, "could not be taken down")
             engine.remove_volumes(lost)
+            for folder in folders:
+                remove(folder)
     if current.json:
-        destroyed = list(doomed.containers)
-        print_json({"project": project.name, "destroyed": destroyed, "volumes": lost})
-    elif containers or doomed.networks or lost:
-        console().print(_destroyed(containers, lost, volumes=volumes))
+        data = {"project": project.name, "destroyed": list(doomed.containers), "volumes": lost}
+        print_json({**data, "clones": [folder.name for folder in folders]})
+    elif containers or doomed.networks or lost or folders:
+        console().print(_destroyed(containers, lost if volumes else None, folders))
     else:
         console().print("Nothing to destroy.")
+
+
+def _clones(root: Path, names: Sequence[str] | None, force: Sequence[str]) -> list[Path]:
+    """The clones to delete. Raises :class:`DualError` where work would be lost with one."""
+    from dual_iac.clones import unsaved
+
+    there = [path for path in sorted(root.glob("*")) if path.is_dir() and path.name[0] != "."]
+    folders = [path for path in there if not names or path.name in names]
+    if unknown := set(force) - {path.name for path in folders}:
+        raise UsageError(f"There is no clone to remove of {', '.join(sorted(unknown))}")
+    at_risk = {path.name: unsaved(path) for path in folders if path.name not in force}
+    if lines := [f"{name}: {what}" for name, what in at_risk.items() if what]:
+        forced = " ".join(f"--force {name}" for name, what in at_risk.items() if what)
+        raise DualError(
+            "Work would be lost that stands in clones alone",
+            why="\n".join(lines),
+            mend=f"commit and push it, or say that it may go: {forced}; nothing was changed",
+        )
+    return folders
 
 
 def _announce(parts: Iterable[str]) -> None:
@@ -306,9 +343,16 @@ def _announce(parts: Iterable[str]) -> None:
         tell(f"- {part}")
 
 
-def _destroyed(containers: Sequence[Any], lost: Sequence[str], *, volumes: bool) -> str:
-    count = len(containers)
-    text = f"Destroyed {count} container{'s' if count != 1 else ''}"
-    if volumes:
-        return f"{text} and {len(lost)} volume{'s' if len(lost) != 1 else ''}."
-    return f"{text}. Volumes were kept."
+def _destroyed(
+    containers: Sequence[Any], volumes: Sequence[str] | None, clones: Sequence[Path]
+) -> str:
+    """``volumes`` is None where nobody asked for them to go."""
+    parts = [_count(containers, "container")]
+    parts += [_count(volumes, "volume")] if volumes is not None else []
+    parts += [_count(clones, "clone")] if clones else []
+    kept = "" if volumes is not None else " Volumes were kept."
+    return f"Destroyed {' and '.join(parts)}.{kept}"
+
+
+def _count(things: Sequence[Any], what: str) -> str:
+    return f"{len(things)} {what}{'s' if len(things) != 1 else ''}"

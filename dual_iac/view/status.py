@@ -30,7 +30,9 @@ class WorkspaceStatus:
 
     ``health`` is ready or not ready (does it answer through the proxy?), or what the image's
     own health check says when that is worse; None where nothing runs. ``cpu_percent`` is of
-    one CPU; ``memory_bytes`` what it holds; both None where nothing runs.
+    one CPU; ``memory_bytes`` what it holds; both None where nothing runs. ``branch`` and
+    ``dirty`` are what git says of the source, None where it is no working copy; ``ahead`` and
+    ``behind`` count commits, None where the branch follows none.
     """
 
     name: str
@@ -41,6 +43,10 @@ class WorkspaceStatus:
     image: str
     started_at: str | None
     exit_code: int | None = None
+    branch: str | None = None
+    dirty: bool | None = None
+    ahead: int | None = None
+    behind: int | None = None
     cpu_percent: float | None = None
     memory_bytes: int | None = None
 
@@ -55,7 +61,11 @@ def status_data(project: str, rows: Sequence[WorkspaceStatus]) -> dict[str, Any]
 
 def status_table(rows: Sequence[WorkspaceStatus], now: datetime | None = None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("WORKSPACE", "STATE", "HEALTH", "URL", "IMAGE", "UP", "CPU", "MEMORY"):
+    with_branch = any(row.dirty is not None for row in rows)
+    columns = ["WORKSPACE", "STATE", "HEALTH", "URL", "IMAGE", "UP", "CPU", "MEMORY"]
+    if with_branch:
+        columns.insert(4, "BRANCH")
+    for column in columns:
         right = column in ("UP", "CPU", "MEMORY")
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "IMAGE")
     for row in rows:
@@ -64,12 +74,26 @@ def status_table(rows: Sequence[WorkspaceStatus], now: datetime | None = None) -
             _styled(_state(row)),
             _styled(row.health or "-"),
             Text(row.url),
+            *([_branch(row)] if with_branch else []),
             Text(row.image),
             _uptime(row, now or datetime.now(UTC)),
             "-" if row.cpu_percent is None else f"{row.cpu_percent:.0f}%",
             "-" if row.memory_bytes is None else format_bytes(row.memory_bytes),
         )
     return table
+
+
+def _branch(row: WorkspaceStatus) -> Text:
+    """A branch, as prompts of shells show it: with a star for changes, and arrows for commits."""
+    if row.dirty is None:
+        return Text("-")
+    text = Text(row.branch or "(detached)")
+    if row.dirty:
+        text.append("*", "yellow")
+    for arrow, count in (("↑", row.ahead), ("↓", row.behind)):
+        if count:
+            text.append(f" {arrow}{count}", "yellow")
+    return text
 
 
 def _state(row: WorkspaceStatus) -> str:
