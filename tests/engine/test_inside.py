@@ -59,6 +59,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveProject]:
         run("docker", "rmi", "-f", bare)
 
 
+def heed_signals() -> None:
+    """What runs in the background, or under nohup, such as these tests perhaps, ignores some."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def running(
     live: LiveProject, *words: str, name: str = "one", options: Sequence[str] = ()
@@ -71,7 +77,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_signals,
     )
     try:
         yield process
@@ -181,7 +187,7 @@ def on_a_terminal(
 
     def take() -> None:
         fcntl.ioctl(its_end, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        heed_signals()
 
     process = subprocess.Popen(
         [*DUAL, "exec", "one", "--", *words],
