@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from dual_iac.state import (
     PROXY,
     Desired,
     DesiredClone,
+    DesiredContainer,
     Observed,
     ObservedContainer,
     ObservedNetwork,
@@ -52,6 +54,8 @@ class Engine(Protocol):
     def create(self, services: list[str], progress: OnProgress) -> None: ...
     def check_port(self, bind: str, port: int, held: str = "") -> None: ...
     def check_subnets(self, subnets: Iterable[str], going: Iterable[str]) -> None: ...
+    def volumes(self) -> Mapping[str, str]: ...
+    def own(self, container: str, user: str, folders: Iterable[str]) -> None: ...
     def start(self, container: str) -> None: ...
     def unpause(self, container: str) -> None: ...
     def rename(self, container: str, name: str) -> None: ...
@@ -363,11 +367,13 @@ class _Round:
     def run(self, missing: Failures) -> Failures:
         """``missing`` can't be made; returned with them is what else fails, and why."""
         self._write()
+        volumes = self.engine.volumes() if self._handed_over() else {}
         failures = missing | self._remove()
         failures |= self._rename(without=failures)
         failures |= self._create(without=failures)
         failures |= self._attach(without=failures)
         self._open_ways(failures)
+        failures |= self._own(volumes, without=failures)
         failures |= self._start(without=failures)
         return failures
 
@@ -436,6 +442,8 @@ class _Round:
     def _create(self, without: Iterable[str]) -> Failures:
         """With one call of Compose, which is quick, and takes volumes along as Compose does."""
         changes = self._changes(Action.CREATE, Action.REPLACE, without=without)
+        for change in changes:
+            _make_mount_points(self.desired.containers[change.address])
         groups = [[change] for change in changes] if self.one_by_one else [changes]
         failures: Failures = {}
         for group in filter(None, groups):
@@ -472,6 +480,38 @@ class _Round:
         if field in (wanted := self.desired.containers[PROXY].fields):
             self.engine.connect(network, proxy.id, wanted[field])
 
+    def _handed_over(self) -> dict[str, dict[str, str]]:
+        """The volumes of containers that will start for the first time as somebody but root.
+
+        By address: the names of volumes, and where they are mounted.
+        """
+        found = {}
+        for change in self._changes(Action.CREATE, Action.REPLACE, Action.START):
+            fields = self.desired.containers[change.address].fields
+            there = self.observed.containers.get(change.address)
+            never_ran = there is not None and there.state == "created"
+            user = str(fields.get("user", "")).partition(":")[0]
+            if user not in ("", "0", "root") and (change.action is not Action.START or never_ran):
+                found[change.address] = {
+                    str(value).removeprefix("volume "): field.removeprefix("mounts.")
+                    for field, value in fields.items()
+                    if field.startswith("mounts.") and str(value).startswith("volume ")
+                }
+        return {address: volumes for address, volumes in found.items() if volumes}
+
+    def _own(self, there: Mapping[str, str], without: Iterable[str]) -> Failures:
+        """Hand new volumes over to whom they are for: Docker gives them to root."""
+        jobs = {}
+        for address, volumes in self._handed_over().items():
+            found = self.observed.containers.get(address)
+            never_ran = found is not None and found.state == "created"
+            folders = [at for name, at in volumes.items() if never_ran or name not in there]
+            wanted = self.desired.containers[address]
+            if folders and address not in without:
+                own = partial(self.engine.own, wanted.name, str(wanted.fields["user"]), folders)
+                jobs[address] = own
+        return side_by_side(_STARTS, jobs)
+
     def _start(self, without: Iterable[str]) -> Failures:
         jobs: dict[str, Callable[[], None]] = {}
         for change in self._changes(Action.CREATE, Action.REPLACE, Action.START, without=without):
@@ -489,6 +529,22 @@ class _Round:
         self.progress(service, "starting")
         start(container)
         self.progress(service, "started")
+
+
+def _make_mount_points(container: DesiredContainer) -> None:
+    """Folders of this machine that a volume hides: Docker would make them, as root's."""
+    mounts = {
+        field.removeprefix("mounts."): str(value).partition(" ")
+        for field, value in container.fields.items()
+        if field.startswith("mounts.")
+    }
+    for target, (kind, _, source) in mounts.items():
+        for inner, (inner_kind, _, _) in mounts.items():
+            below = inner.removeprefix(f"{target}/")
+            nested = kind == "bind" and inner_kind == "volume" and below != inner
+            if nested and Path(source).is_dir():
+                with suppress(OSError):  # whoever can't write there lets Docker do it
+                    (Path(source) / below).mkdir(parents=True, exist_ok=True)
 
 
 def take_down(

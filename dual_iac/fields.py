@@ -69,6 +69,14 @@ def recorded_hidden(definition: Mapping[str, Any], hidden: Iterable[str]) -> lis
     return sorted(fields | ({ENV_FILE} if definition.get("env_file") else set()))
 
 
+_OWN_REFERENCE = re.compile(r"\$\{DUAL_USER:-\}")
+
+
+def _is_secret(text: str) -> bool:
+    """Whether a value comes out of the user's variables: dual's own hold no secret."""
+    return has_references(_OWN_REFERENCE.sub("", text))
+
+
 def security_options(options: Iterable[str] | None) -> tuple[str, ...]:
     """Without what Docker itself adds to a container that shares a namespace of the host."""
     return tuple(sorted(each for each in options or () if each not in _UNLABELLED))
@@ -94,7 +102,7 @@ def desired_fields(
 
     def read(field: str, value: Any) -> str:
         text = str(value)
-        if has_references(text):
+        if _is_secret(text):
             hidden.add(field)
         return substitute(text, environment)
 
@@ -109,8 +117,8 @@ def desired_fields(
         elif words is not None:
             fields[key] = tuple(read(key, word) for word in words)
     for key in ("user", "working_dir", "hostname", "restart"):
-        if key in definition:
-            fields[key] = read(key, definition[key])
+        if key in definition and (value := read(key, definition[key])):
+            fields[key] = value
     for key in ("init", "read_only", "privileged"):
         if definition.get(key):
             fields[key] = True

@@ -264,6 +264,8 @@ class _Renderer:
             workspace=workspace,
             network=network,
             source=self._host_path(source) if source else None,
+            # An unknown user has none of its own.
+            home=None if workspace.user or not source or "HOME" in workspace.env else "/tmp",
             env_files=[self._host_path(path) for path in workspace.env_file],
             volumes=self._volumes(workspace),
             port=WORKSPACE_PORT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -78,8 +79,24 @@ def parse_project(
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The variables that ``${VAR}`` sees: this process's, over those of ``folder``'s .env."""
-    return {**read_env_file(folder / ".env", os.environ), **os.environ}
+    """The variables that ``${VAR}`` sees: this process's, over those of ``folder``'s .env.
+
+    ``DUAL_USER`` is there besides, where files of a bind mount should be this user's.
+    """
+    return {**_host_user(), **read_env_file(folder / ".env", os.environ), **os.environ}
+
+
+def _host_user() -> dict[str, str]:
+    """Who a workspace runs as, if dual.yaml doesn't say: whoever runs dual, on Linux.
+
+    Elsewhere, Docker Desktop makes files the user's own anyway; so does a rootless engine, whose
+    root is the user. And root is most images' own choice.
+    """
+    host = os.environ.get("DOCKER_HOST", "")
+    rootless = "/run/user/" in host or not (host or Path("/var/run/docker.sock").exists())
+    if sys.platform != "linux" or os.getuid() == 0 or rootless:
+        return {}
+    return {"DUAL_USER": f"{os.getuid()}:{os.getgid()}"}
 
 
 def _read(path: Path) -> str:

@@ -88,6 +88,8 @@ class FakeEngine:
     refuse: set[tuple[str, str]] = field(default_factory=set)
     taken_ports: set[int] = field(default_factory=set)
     taken_subnets: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = field(default_factory=list)
+    owned: set[tuple[str, str, str]] = field(default_factory=set)
+    """Services, users, and the folders that were handed over to them."""
     calls: list[tuple[str, str]] = field(default_factory=list)
     on_call: Callable[[str, str], None] = lambda *_: None
     """Called before each operation: for what somebody else does meanwhile."""
@@ -147,6 +149,14 @@ class FakeEngine:
         for subnet in map(ipaddress.ip_network, subnets):
             if any(subnet.overlaps(each) for each in taken):
                 raise DualError("The networks' addresses are taken", why=str(subnet))
+
+    def volumes(self) -> Mapping[str, str]:
+        return {}
+
+    def own(self, container: str, user: str, folders: Iterable[str]) -> None:
+        found = self._find(container)
+        with self._doing("own", found.service):
+            self.owned |= {(found.service, user, folder) for folder in folders}
 
     def start(self, container: str) -> None:
         found = self._find(container)

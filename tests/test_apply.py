@@ -639,3 +639,35 @@ def test_what_cannot_be_taken_down_is_named_and_the_rest_is_gone(running: Machin
     running.engine.refuse = {("remove", "a")}
     assert list(torn_down(running, "a", "b")) == ["workspace.a"]
     assert set(running.lives()) == {PROXY, "workspace.a"}
+
+
+# ── whose volumes are ───────────────────────────────────────────────────────────────────────
+
+
+def test_new_volumes_are_handed_over_before_the_start(here: Machine) -> None:
+    here.engine.containers.clear()
+    spec = SPEC.replace('user: "1000"', 'user: "1000:7", volumes: {d: /d}')
+    spec += "  c: {image: 'node:22', user: root, volumes: {d: /d}}\n"
+    spec += "  d: {image: 'node:22', volumes: {d: /d}}\n"
+    assert here.apply(spec)[1] == {}
+    assert here.engine.owned == {("b", "1000:7", "/d")}
+    order = [call for call in here.engine.calls if call[1] == "b"]
+    assert order == [("create", "b"), ("own", "b"), ("start", "b")]
+
+
+def test_a_volume_that_is_there_stays_whose_it_is(
+    running: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(running.engine), "volumes", lambda _: {"shop_b--d": "b"})
+    running.apply(SPEC.replace('user: "1000"', 'user: "1000", volumes: {d: /d, e: /e}'))
+    assert running.engine.owned == {("b", "1000", "/e")}
+
+
+def test_places_for_volumes_in_a_source_are_made_by_whoever_runs_dual(here: Machine) -> None:
+    (here.folder / "src").mkdir()
+    spec = SPEC.replace('user: "1000"', "source: {path: src}, volumes: {d: /workspace/x/y, e: /e}")
+    assert here.apply(spec)[1] == {}
+    assert [
+        each.relative_to(here.folder / "src").as_posix()
+        for each in (here.folder / "src").rglob("*")
+    ] == ["x", "x/y"]

@@ -718,3 +718,33 @@ workspaces:
     found = project(text).workspaces
     assert (found["a"].source, found["a"].command) == (None, None)
     assert found["b"].source is not None
+
+
+# ── who a workspace runs as ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("uid", "host", "platform", "user"),
+    [
+        (1000, "unix:///var/run/docker.sock", "linux", "1000:1001"),
+        (1000, "unix:///run/user/1000/docker.sock", "linux", None),
+        (0, "", "linux", None),
+        (501, "", "darwin", None),
+    ],
+)
+def test_files_of_a_source_are_the_users_own(
+    uid: int,
+    host: str,
+    platform: str,
+    user: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: uid)
+    monkeypatch.setattr("os.getgid", lambda: 1001)
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setenv("DOCKER_HOST", host)
+    monkeypatch.delenv("DUAL_USER", raising=False)
+    assert environment(tmp_path).get("DUAL_USER") == user
+    (tmp_path / ".env").write_text("DUAL_USER=7\n")
+    assert environment(tmp_path)["DUAL_USER"] == "7"

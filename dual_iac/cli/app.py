@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -236,7 +237,10 @@ class Place:
 
     def engine(self, project: Project) -> DockerEngine:
         from dual_iac.engine.docker import DockerEngine
+        from dual_iac.spec import environment
 
+        if user := environment(self.folder).get("DUAL_USER"):
+            os.environ["DUAL_USER"] = user  # for Compose, which reads the same references
         return DockerEngine(project.name, self.output, current.context)
 
 

@@ -47,6 +47,9 @@ def status(
     stats: Annotated[
         bool, typer.Option(help="CPU and memory, which Docker takes two seconds to measure.")
     ] = True,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="List the volumes instead, and whose they are.")
+    ] = False,
     format_: FormatOption = None,
 ) -> None:
     """Show what each workspace does, and where it answers."""
@@ -58,6 +61,10 @@ def status(
     project = place.load()
     workspaces = chosen(project, names)
     engine = place.engine(project)
+
+    if volumes:
+        _show_volumes(engine, project, names or ())
+        return
 
     def look() -> list[WorkspaceStatus]:
         return _status(place, engine, project, workspaces)
@@ -80,6 +87,23 @@ def status(
                 live.update(status_table(measured(look())), refresh=True)
     else:
         print_table(status_table(measured(look())))
+
+
+def _show_volumes(engine: DockerEngine, project: Project, names: Sequence[str]) -> None:
+    """Those of removed workspaces, too: they stay until somebody destroys them."""
+    from dual_iac.view import print_json, print_table
+    from dual_iac.view.status import Volume, volumes_data, volumes_table
+
+    rows = []
+    for volume, owner in engine.volumes().items():
+        if not names or owner in names:
+            workspace = project.workspaces.get(owner)
+            part = volume.removeprefix(f"{project.name}_{owner}--")
+            rows.append(Volume(owner, volume, workspace.volumes.get(part) if workspace else None))
+    if current.json:
+        print_json(volumes_data(project.name, rows))
+    else:
+        print_table(volumes_table(rows))
 
 
 def _status(

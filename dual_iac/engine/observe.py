@@ -60,19 +60,24 @@ class DockerCommand:
 
         Raises what :func:`engine_error` makes of a failure.
         """
+        return self.pipe(*arguments, partial=partial).decode(errors="replace")
+
+    def pipe(self, *arguments: str, stdin: bytes = b"", partial: bool = False) -> bytes:
+        """As :meth:`run`, for bytes in and out."""
         try:
             done = subprocess.run(
                 [*self.argv, *arguments],
+                input=stdin,
                 capture_output=True,
-                text=True,
                 check=False,
                 process_group=0,  # apart from the terminal, whose Ctrl-C is for dual
             )
         except OSError as error:
             raise engine_error(str(error)) from None
-        unknown = "no such" in done.stderr.lower() or "not found" in done.stderr.lower()
+        said = done.stderr.decode(errors="replace")
+        unknown = any(words in said.lower() for words in ("no such", "not found", "not find"))
         if done.returncode != 0 and not (partial and unknown):
-            raise engine_error(done.stderr)
+            raise engine_error(said)
         return done.stdout
 
 

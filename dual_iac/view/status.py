@@ -83,6 +83,26 @@ def status_table(rows: Sequence[WorkspaceStatus], now: datetime | None = None) -
     return table
 
 
+@dataclass(frozen=True)
+class Volume:
+    """A volume; ``target`` is where dual.yaml has it mounted, None where it doesn't any more."""
+
+    workspace: str
+    name: str
+    target: str | None
+
+
+def volumes_data(project: str, rows: Sequence[Volume]) -> dict[str, Any]:
+    return {"project": project, "volumes": [asdict(row) for row in rows]}
+
+
+def volumes_table(rows: Sequence[Volume]) -> Table:
+    table = Table("WORKSPACE", "VOLUME", "AT", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(row.workspace, row.name, row.target or Text("not declared any more", "dim"))
+    return table
+
+
 def _branch(row: WorkspaceStatus) -> Text:
     """A branch, as prompts of shells show it: with a star for changes, and arrows for commits."""
     if row.dirty is None:

@@ -337,3 +337,18 @@ def test_names_that_could_mean_something_else(live: LiveProject) -> None:
     live.apply()
     assert live.body("edge.localhost").split() == ["edge"]
     assert live.plan()["changes"] == []
+
+
+def test_volumes_are_listed_also_those_of_removed_workspaces(live: LiveProject) -> None:
+    spec = "  two: {volumes: {data: /data}}\n  three: {volumes: {cache: /cache}}\n"
+    live.declare("one", extra=spec)
+    live.apply()
+    live.declare("one", extra=spec.replace("  three", "  #three"))
+    live.apply()
+    rows = live.dual("status", "--volumes", "--format", "json").data["volumes"]
+    assert rows == [
+        {"workspace": "three", "name": f"{live.name}_three--cache", "target": None},
+        {"workspace": "two", "name": f"{live.name}_two--data", "target": "/data"},
+    ]
+    shown = live.dual("status", "--volumes").stdout
+    assert f"{live.name}_three--cache  not declared any more" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -92,6 +93,36 @@ def test_work_in_a_clone_is_never_touched(live: LiveProject) -> None:
     assert found == {"branch": "elsewhere", "dirty": True, "ahead": None, "behind": None}
     assert {rows["cart"][key] for key in ("ahead", "behind")} == {0}
     assert "elsewhere*" in live.dual("status", "--no-stats").stdout
+
+
+def test_files_belong_to_whoever_runs_dual(live: LiveProject) -> None:
+    """In the source, and in volumes, which Docker would give to root."""
+    text = f"""\
+    defaults: {{image: '{LAB_IMAGE}', source: {{path: .}}, command: python3 server.py}}
+    workspaces:
+      one: {{volumes: {{modules: /workspace/node_modules, data: /var/data/deep}}}}
+      named: {{user: nobody, volumes: {{data: /data}}}}
+      root: {{user: root}}
+    """
+    live.write(text)
+    os.chown(live.folder, 4711, 4712)
+    env = {"DUAL_USER": "4711:4712"}
+    live.apply(env)
+    assert live.plan(env)["changes"] == []
+    write = "id -u; id -g; echo $HOME; touch ~/x file node_modules/x /var/data/deep/x"
+    done = live.dual("exec", "one", "--", "sh", "-ec", write)
+    assert (done.code, done.stdout) == (0, "4711\n4712\n/tmp\n"), done
+    found = (live.folder / "file").stat()
+    assert (found.st_uid, found.st_gid) == (4711, 4712)
+    assert (live.folder / "node_modules").is_dir()
+    assert not (live.folder / "node_modules/x").exists(), "the volume hides the host's"
+    assert live.dual("exec", "named", "--", "touch", "/data/x").code == 0
+    assert live.dual("exec", "root", "--", "id", "-u").stdout == "0\n"
+    assert live.dual("exec", "one", "--", "chmod", "700", "/var/data/deep").code == 0
+    live.write(text.replace("one: {", "one: {env: {A: b}, "))
+    live.apply(env)
+    now = live.dual("exec", "one", "--", "stat", "-c", "%u %a", "/var/data/deep")
+    assert now.stdout == "4711 700\n", "what is there already is left as it is"
 
 
 def test_destroying_clones(live: LiveProject) -> None:
