@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import lifecycle, neighbours, rendering, running
+from bench import inside, lifecycle, neighbours, rendering, running
 from bench.measure import Settings
 from bench.project import remove_leftovers
 from bench.report import Row, document, table
@@ -18,6 +18,7 @@ KINDS: dict[str, Callable[[Settings], list[Row]]] = {
     "running": running.rows,
     "neighbours": neighbours.rows,
     "rendering": rendering.rows,
+    "inside": inside.rows,
 }
 RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 

@@ -80,6 +80,8 @@ what stands beside it, unless they say otherwise: less is better.
   WebSockets opened before, to workspaces that nobody wanted to touch, from the start of the command
   until all answers were good again. All rounds are added up. An answer has {PATIENCE:g} seconds to
   come. A WebSocket is lost when it closes, or when a message doesn't come back.
+- Commands in a workspace are measured as whole processes, in 10 times as many rounds. An edit is
+  seen when a program in the workspace that waits for inotify events has read the file again.
 - Memory is the most that a process had resident by its own account (`VmHWM`, read every 20 ms):
   dual's, and apart from it the largest of the processes that it starts.
 
