@@ -86,14 +86,15 @@ def observe(
 ) -> Observed:
     """All there is of ``project``, with the images it uses, and further ``images``.
 
-    Networks are listed beside the rest, as the engine answers both at once.
+    Networks are listed, and files read, beside the rest: the engine answers several at once.
     """
-    files = read_files(output) if output else {}
-    rendered = read_rendered(files.get(COMPOSE_FILE, ""))
-    with ThreadPoolExecutor(1) as pool:
-        listing = pool.submit(_list_networks, docker, project, rendered)
+    with ThreadPoolExecutor(2) as pool:
+        listing = pool.submit(_list_networks, docker)
+        reading = pool.submit(_read, output)
         containers = _all_of(docker, "container", _of(project))
-        networks = _with_subnets(docker, listing.result(), containers)
+        files, rendered = reading.result()
+        own = _own_networks(listing.result(), project, rendered)
+        networks = _with_subnets(docker, own, containers)
     ids = {network["Id"] for network in networks}
     found = _addressed(containers, project, ids)
     used = {name for each in found.values() for name in (each.image, each.image_id)}
@@ -119,24 +120,42 @@ def observe_images(docker: DockerCommand, names: Iterable[str]) -> dict[str, Obs
     return _images_by_name(_inspect(docker, "image", wanted), wanted)
 
 
-def _list_networks(
-    docker: DockerCommand, project: str, rendered: Mapping[str, Any]
+def _read(output: Path | None) -> tuple[dict[str, str], Mapping[str, Any]]:
+    """The rendered files, and what the compose file among them declares."""
+    files = read_files(output) if output else {}
+    rendered = read_rendered(files.get(COMPOSE_FILE, ""))
+    rendered.get("networks")  # read now, and kept
+    return files, rendered
+
+
+_NETWORK_LABELS = (_PROJECT, _NETWORK, LABEL_PROJECT, LABEL_HASH)
+
+
+def _list_networks(docker: DockerCommand) -> list[str]:
+    """All networks, a line each: id, name, and some labels.
+
+    To inspect a hundred networks takes the engine longer than all else together.
+    """
+    labels = (f'{{{{.Label "{label}"}}}}' for label in _NETWORK_LABELS)
+    line = "\t".join(["{{.ID}}", "{{.Name}}", *labels])
+    return docker.run("network", "ls", "--no-trunc", "--format", line).splitlines()
+
+
+def _own_networks(
+    listed: Iterable[str], project: str, rendered: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Networks with their labels, in the form that inspecting has, but for their addresses.
+    """The project's, in the form that inspecting has, but for their addresses.
 
     Those without labels that have the name of one that was rendered are the project's, too:
-    Compose takes them for that, and somebody may have made one anew by hand. To inspect a
-    hundred networks takes the engine longer than all else together.
+    Compose takes them for that, and somebody may have made one anew by hand.
     """
-    labels = (_PROJECT, _NETWORK, LABEL_PROJECT, LABEL_HASH)
-    line = "\t".join(["{{.ID}}", "{{.Name}}", *(f'{{{{.Label "{label}"}}}}' for label in labels)])
-    listed = docker.run("network", "ls", "--no-trunc", "--format", line)
     known = rendered.get("networks")
     keys = {f"{project}_{key}": key for key in (known if isinstance(known, dict) else ())}
     networks = []
-    for each in listed.splitlines():
+    for each in listed:
         number, name, *values = each.split("\t")
-        given = {label: value for label, value in zip(labels, values, strict=True) if value}
+        labels = zip(_NETWORK_LABELS, values, strict=True)
+        given = {label: value for label, value in labels if value}
         if given.get(_PROJECT) == project or (_PROJECT not in given and name in keys):
             given.setdefault(_NETWORK, keys.get(name, name))
             networks.append({"Id": number, "Name": name, "Labels": given})
