@@ -2,7 +2,7 @@
 .PHONY: help demo demo-down test check test-pure bench fix clean
 
 bin := .venv/bin
-pure := model clones spec document envfile interpolation render fields state plan errors output fingerprint saved lock apply
+pure := model clones builds spec document envfile interpolation render fields state plan errors output fingerprint saved lock apply
 comma := ,
 empty :=
 pure_files := $(subst $(empty) $(empty),$(comma),$(pure:%=dual_iac/%.py))

@@ -23,6 +23,7 @@ from dual_iac.plan import HIDDEN, Action, Change, Plan, make_plan, workspace_of
 from dual_iac.state import (
     PROXY,
     Desired,
+    DesiredBuild,
     DesiredClone,
     DesiredContainer,
     Observed,
@@ -51,6 +52,7 @@ class Engine(Protocol):
 
     def observe(self, images: Iterable[str] = ()) -> Observed: ...
     def pull(self, image: str) -> None: ...
+    def build(self, image: str, wanted: DesiredBuild, say: Callable[[str], None]) -> None: ...
     def create(self, services: list[str], progress: OnProgress) -> None: ...
     def check_port(self, bind: str, port: int, held: str = "") -> None: ...
     def check_subnets(self, subnets: Iterable[str], going: Iterable[str]) -> None: ...
@@ -275,14 +277,20 @@ def pull_missing(
     users: dict[str, list[str]] = {}
     for address in (c.address for c in plan.changes if c.action in (Action.CREATE, Action.REPLACE)):
         container = desired.containers.get(address)
-        if container and container.image not in observed.images:
+        if container and not _is_there(container.image, desired, observed):
             users.setdefault(container.image, []).append(address)
 
-    def pull(image: str) -> None:
+    def tell(image: str, event: str) -> None:
         for address in users[image]:
-            container = desired.containers[address]
-            shown = "its image" if "image" in container.hidden else image
-            progress(container.service, f"pulling {shown}")
+            progress(desired.containers[address].service, event)
+
+    def pull(image: str) -> None:
+        if image in desired.builds:
+            tell(image, "building")
+            engine.build(image, desired.builds[image], partial(tell, image))
+            return
+        hidden = any("image" in desired.containers[address].hidden for address in users[image])
+        tell(image, f"pulling {'its image' if hidden else image}")
         engine.pull(image)
 
     failed = side_by_side(_PULLS, {image: partial(pull, image) for image in users})
@@ -292,6 +300,8 @@ def pull_missing(
             why=error.brief,
             mend="check the name, log in with docker login, or build it under that name",
         )
+        if image not in desired.builds
+        else error
         for image, error in sorted(failed.items())
         for address in users[image]
     }
@@ -300,6 +310,13 @@ def pull_missing(
         missing = _without_secrets(missing, desired)
         raise all_of(missing, "can't be made, and nothing was changed")
     return missing
+
+
+def _is_there(image: str, desired: Desired, observed: Observed) -> bool:
+    found, build = observed.images.get(image), desired.builds.get(image)
+    if build is None or found is None:
+        return found is not None
+    return found.fields.get("build") == build.content
 
 
 def _clone_missing(

@@ -16,7 +16,7 @@ from typing import Any
 
 from dual_iac.envfile import read_env_file
 from dual_iac.interpolation import has_references, substitute
-from dual_iac.state import ENV_FILE, LABEL_HASH, LABEL_HIDDEN, Fields
+from dual_iac.state import ENV_FILE, LABEL_BUILD, LABEL_HASH, LABEL_HIDDEN, Fields
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgt]?)i?b?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -39,7 +39,9 @@ _OTHERS_LABELS = ("com.docker.", "desktop.docker.io/", "io.podman.")
 def compared_labels(labels: Mapping[str, str] | None) -> Iterable[tuple[str, str]]:
     """Labels as fields, without those that engines and Compose add, and the records."""
     for name, value in (labels or {}).items():
-        if name not in (LABEL_HASH, LABEL_HIDDEN) and not name.startswith(_OTHERS_LABELS):
+        if name == LABEL_BUILD:
+            yield "build", value
+        elif name not in (LABEL_HASH, LABEL_HIDDEN) and not name.startswith(_OTHERS_LABELS):
             yield f"labels.{name}", value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -430,6 +431,19 @@ class Source(Model):
         return self
 
 
+class Build(Model):
+    """An image that dual builds: once for all workspaces with the same content."""
+
+    context: Annotated[PlainText, AfterValidator(_env_file_path)] = "."
+    """The folder that is built from. Relative to dual.yaml."""
+    dockerfile: Annotated[PlainText, AfterValidator(_env_file_path)] = "Dockerfile"
+    """Relative to the context."""
+    target: PlainText | None = None
+    """The stage to build, of several."""
+    args: Mapping[EnvName, PlainText] = Field(default_factory=dict)
+    """Build arguments. No secrets: they stand in the image's history."""
+
+
 class Resources(Model):
     """Limits, as the kernel enforces them."""
 
@@ -471,7 +485,9 @@ class WorkspaceSettings(Model):
     """What may stand under a workspace, and under ``defaults``."""
 
     image: Image | None = None
-    """The image to run. Needed, here or under defaults."""
+    """The image to run. Needed, here or under defaults, unless there is a ``build``."""
+    build: Build | None = None
+    """Build the image, instead of using one."""
     source: Source | None = None
     """The files at /workspace."""
     command: Command | None = None
@@ -592,6 +608,21 @@ class Project(Model):
         return f"http://{host}{port}"
 
 
+def image_name(project: str, build: Build) -> str:
+    """The image that a build goes by in the rendered file: one name for each way to build.
+
+    What it is made of changes without dual.yaml changing, and so is no part of the name.
+    """
+    how = [build.context, build.dockerfile, build.target, sorted(build.args.items())]
+    digest = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:12]
+    return f"{build_repository(project)}:{digest}"
+
+
+def build_repository(project: str) -> str:
+    """Where the images of a project's builds are, for Docker: one separator between words."""
+    return f"dual-build/{re.sub('[-_]+', '-', project).strip('-')}"
+
+
 def project_of(spec: Spec) -> Project:
     """What a spec means. Its workspaces must have their defaults merged in already.
 
@@ -602,8 +633,11 @@ def project_of(spec: Spec) -> Project:
     for name in sorted(spec.workspaces):
         settings = spec.workspaces[name]
         # Validated already: the settings are a workspace's but for the names derived here.
+        values = dict(settings.__dict__)
+        if settings.build:
+            values["image"] = image_name(spec.project, settings.build)
         workspaces[name] = Workspace.model_construct(
-            **settings.__dict__,
+            **values,
             name=name,
             host_names=(f"{name}.{spec.proxy.domain}", *settings.hosts),
         )
@@ -636,12 +670,12 @@ def conflicts(spec: Spec) -> Iterator[Found]:
     }
     for name, settings in spec.workspaces.items():
         path = ("workspaces", name)
-        if settings.image is None:
+        if settings.image is None and settings.build is None:
             yield (
                 path,
                 f"workspace {name} has no image",
                 "",
-                "add image: here or under defaults",
+                "add image: or build: here or under defaults",
             )
         for index, host in enumerate(settings.hosts):
             here = (*path, "hosts", index)

@@ -251,7 +251,7 @@ def _is_explained(
     A variable or an image has moved on, or, for the proxy, whose hash leaves its networks out,
     a network comes or goes.
     """
-    if reason.field in {*wanted.hidden, "image.id"}:
+    if reason.field in {*wanted.hidden, "image.id", "build"}:
         return True
     if reason.field.startswith("env.") and "env_file" in wanted.definition:
         return True  # a variable that stands in no file any more is not hidden, either

@@ -28,8 +28,10 @@ from dual_iac.model import (
     PROXY_SERVICE,
     SUBNET_PREFIX,
     WORKSPACE_PORT,
+    Build,
     Project,
     Workspace,
+    build_repository,
 )
 from dual_iac.output import (
     COMPOSE_FILE,
@@ -45,6 +47,7 @@ from dual_iac.output import (
 from dual_iac.state import (
     PROXY,
     Desired,
+    DesiredBuild,
     DesiredClone,
     DesiredContainer,
     DesiredNetwork,
@@ -166,13 +169,15 @@ def render(
     output: Path | None = None,
     given_subnets: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
+    contents: Mapping[str, str] | None = None,
 ) -> Desired:
     """The compose project of a dual.yaml in ``folder``, to stand in ``output``.
 
     ``given_subnets`` (network key → subnet) are those of the last render: they stay. The
     texts don't depend on ``environment``; the fields do, as they are what Compose would make
-    of the references. Raises :class:`DualError` for a template that fails or a required
-    variable that is missing.
+    of the references. ``contents`` are the hashes of what images are built from, by the images'
+    names; without it, that is left open. Raises :class:`DualError` for a template that fails or
+    a required variable that is missing.
     """
     folder = folder.absolute()
     output = (output or folder / OUTPUT_FOLDER).absolute()
@@ -184,7 +189,7 @@ def render(
         NetworkPlace(key, subnets[key]) for key in keys if key == EDGE_NETWORK or key in running
     ]
     try:
-        return _Renderer(project, folder, output, variables, networks).desired()
+        return _Renderer(project, folder, output, variables, networks, contents or {}).desired()
     except TemplateError as error:
         where = getattr(error, "name", None) or "a template"
         line = getattr(error, "lineno", None)
@@ -203,7 +208,9 @@ class _Renderer:
         output: Path,
         variables: Mapping[str, str],
         networks: list[NetworkPlace],
+        contents: Mapping[str, str],
     ) -> None:
+        self.contents = contents
         self.project = project
         self.folder = folder
         self.output = output
@@ -215,6 +222,7 @@ class _Renderer:
         self.containers: dict[str, DesiredContainer] = {}
         self.networks: dict[str, DesiredNetwork] = {}
         self.clones: dict[str, DesiredClone] = {}
+        self.builds: dict[str, DesiredBuild] = {}
         self.files: dict[str, str] = {}
         self.routes: dict[str, str] = {}
         self.volumes: list[VolumePlace] = []
@@ -239,6 +247,7 @@ class _Renderer:
             networks=self.networks,
             routes=self.routes,
             clones=self.clones,
+            builds=self.builds,
         )
 
     def _proxy(self, static: str) -> Raw:
@@ -263,6 +272,8 @@ class _Renderer:
         text = self.templates.get_template("workspace.yaml.j2").render(
             workspace=workspace,
             network=network,
+            build=workspace.build,
+            context=self._host_path(workspace.build.context) if workspace.build else None,
             source=self._host_path(source) if source else None,
             # An unknown user has none of its own.
             home=None if workspace.user or not source or "HOME" in workspace.env else "/tmp",
@@ -272,6 +283,9 @@ class _Renderer:
             hash=Raw(_HASH_PLACEHOLDER),
             hidden=Raw(_HIDDEN_PLACEHOLDER),
         )
+        content = self.contents.get(workspace.image)
+        if workspace.build and content:
+            self._build(workspace.image, workspace.build, content)
         path = f"{ROUTES_FOLDER}/{workspace.name}.yaml"
         self.files[path] = self.templates.get_template("traefik/route.yaml.j2").render(
             workspace=workspace,
@@ -280,6 +294,17 @@ class _Renderer:
         )
         self.routes[route_address(workspace.name)] = path
         return self._service(workspace_address(workspace.name), workspace.name, text)
+
+    def _build(self, image: str, build: Build, content: str) -> None:
+        context = os.path.normpath(self.folder / build.context)
+        self.builds[image] = DesiredBuild(
+            context,
+            os.path.normpath(Path(context) / build.dockerfile),
+            build.target,
+            build.args,
+            build_repository(self.project.name),
+            content,
+        )
 
     def _network(self, place: NetworkPlace) -> Raw:
         text = self.templates.get_template("network.yaml.j2").render(
@@ -345,6 +370,8 @@ class _Renderer:
                 why=f"{type(error).__name__}: {error}",
                 mend=f"write it as the shipped one does, or remove it from {OVERRIDES_FOLDER}",
             ) from error
+        if content := self.contents.get(str(fields["image"])):
+            fields = {**fields, "build": content}
         self.containers[address] = DesiredContainer(service, hash_, definition, fields, hidden)
         recorded = to_yaml(", ".join(recorded_hidden(definition, hidden)))
         return _with_hash(text.replace(_HIDDEN_PLACEHOLDER, recorded), hash_)

@@ -269,6 +269,11 @@ def _missing_on_host(spec: Spec, folder: Path, targets: Collection[str]) -> Iter
         paths: list[tuple[tuple[Key, ...], str, str]] = []
         if settings.source and settings.source.path and (not targets or name in targets):
             paths.append((("source", "path"), settings.source.path, "folder"))
+        if settings.build:
+            folder_of, file = settings.build.context, settings.build.dockerfile
+            paths.append((("build", "context"), folder_of, "folder"))
+            if (folder / folder_of).is_dir():
+                paths.append((("build", "dockerfile"), f"{folder_of}/{file}", "file"))
         for index, env_file in enumerate(settings.env_file):
             paths.append((("env_file", index), env_file, "file"))
         for path, text, kind in paths if settings.enabled else ():

@@ -25,6 +25,8 @@ LABEL_PROJECT = "dev.dual.project"
 LABEL_WORKSPACE = "dev.dual.workspace"
 LABEL_HASH = "dev.dual.hash"
 LABEL_HIDDEN = "dev.dual.hidden"
+LABEL_BUILD = "dev.dual.build"
+"""On an image that dual built: the hash of what it was built from."""
 
 ENV_FILE = "env_file"
 """Among hidden fields: whatever else is in the environment may come out of a file."""
@@ -106,6 +108,23 @@ class DesiredNetwork:
 
 
 @dataclass(frozen=True)
+class DesiredBuild:
+    """An image to build: absolute paths, and ``content``, the hash of all that goes into it."""
+
+    context: str
+    dockerfile: str
+    target: str | None
+    args: Mapping[str, str]
+    repository: str
+    content: str
+
+    @property
+    def tag(self) -> str:
+        """The image's name by its content."""
+        return f"{self.repository}:content-{self.content}"
+
+
+@dataclass(frozen=True)
 class DesiredClone:
     """A workspace's clone: its absolute path, and what it is made from.
 
@@ -123,7 +142,8 @@ class Desired:
     """What dual.yaml renders to.
 
     ``files`` maps paths inside the output directory to whole texts. ``routes`` maps an
-    address to the path of its file. ``clones`` has those of git sources.
+    address to the path of its file. ``clones`` has those of git sources,
+    ``builds`` what images are built from, by their names.
     """
 
     project: str
@@ -132,6 +152,7 @@ class Desired:
     networks: Mapping[str, DesiredNetwork]
     routes: Mapping[str, str]
     clones: Mapping[str, DesiredClone] = field(default_factory=dict)
+    builds: Mapping[str, DesiredBuild] = field(default_factory=dict)
 
     @property
     def published(self) -> str:

@@ -34,6 +34,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "network": model.Network,
     "workspace": model.WorkspaceSettings,
     "source": model.Source,
+    "build": model.Build,
     "resources": model.Resources,
     "ready": model.Ready,
     "services": model.Companion,

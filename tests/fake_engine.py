@@ -30,6 +30,7 @@ from dual_iac.state import (
     LABEL_PROJECT,
     PROXY,
     Desired,
+    DesiredBuild,
     Observed,
     ObservedContainer,
     ObservedImage,
@@ -124,6 +125,13 @@ class FakeEngine:
             if image not in self.pullable:
                 raise DualError("No such image", why=f"manifest for {image} not found")
             self.images[image] = self.images[self.pullable[image].id] = self.pullable[image]
+
+    def build(self, image: str, wanted: DesiredBuild, say: Callable[[str], None]) -> None:
+        with self._doing("build", wanted.content):
+            say("Step 1/1")
+            self.images[image] = ObservedImage(
+                f"sha256:{wanted.content}", {"build": wanted.content}
+            )
 
     def create(self, services: list[str], progress: Callable[[str, str], None]) -> None:
         text = read_files(self.output).get(COMPOSE_FILE, "")

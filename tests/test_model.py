@@ -353,6 +353,7 @@ def test_defaults_of_every_field() -> None:
         "host_names": ("a.localhost",),
         "image": "node",
         "source": None,
+        "build": None,
         "command": None,
         "hosts": (),
         "env": {},

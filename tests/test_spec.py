@@ -403,7 +403,7 @@ def test_the_domain_makes_the_hosts() -> None:
 @pytest.mark.parametrize("body", ["{}", "", "{env: {A: b}}"])
 def test_a_missing_image(body: str) -> None:
     assert problems(f"{HEAD}workspaces:\n  a: {body}\n") == [
-        "4:3 workspaces.a: workspace a has no image > add image: here or under defaults"
+        "4:3 workspaces.a: workspace a has no image > add image: or build: here or under defaults"
     ]
 
 

@@ -210,7 +210,9 @@ class Place:
         made_from = make(clone, self.folder, partial(progress, wanted.name))
         progress(wanted.name, f"cloned from {made_from}")
 
-    def render(self, project: Project, output: Path | None = None) -> Desired:
+    def render(
+        self, project: Project, output: Path | None = None, *, contents: bool = False
+    ) -> Desired:
         from dual_iac.output import subnets_of
         from dual_iac.render import render
         from dual_iac.spec import environment
@@ -221,7 +223,17 @@ class Place:
             output=output or self.output,
             given_subnets=subnets_of(self.rendered, project.name),
             environment=environment(self.folder),
+            contents=self.contents(project) if contents else None,
         )
+
+    def contents(self, project: Project) -> dict[str, str]:
+        """The hashes of what images are built from, by the images' names."""
+        builds = {each.image: each.build for each in project.enabled if each.build}
+        if not builds:
+            return {}
+        from dual_iac.builds import content_hash
+
+        return {image: content_hash(build, self.folder) for image, build in builds.items()}
 
     def render_and_observe(
         self, project: Project, engine: DockerEngine
@@ -229,7 +241,7 @@ class Place:
         """What should be, and what is. Side by side: the one computes, the other waits."""
         with ThreadPoolExecutor(1) as pool:
             observing = pool.submit(engine.observe, routes=True)
-            desired = self.render(project)
+            desired = self.render(project, contents=True)
             observed = observing.result()
         there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
         observed = replace(observed, clones=frozenset(there))

@@ -10,21 +10,23 @@ import shutil
 import socket
 import sys
 import tarfile
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dual_iac.engine.build import build
 from dual_iac.engine.errors import addresses_taken, engine_error
 from dual_iac.engine.observe import DockerCommand, observe, observe_images
 from dual_iac.engine.proxy import routes_seen
 from dual_iac.errors import DualError
 from dual_iac.lock import lock
 from dual_iac.output import COMPOSE_FILE
-from dual_iac.state import LABEL_WORKSPACE, PROXY, Observed, OnProgress
+from dual_iac.state import LABEL_WORKSPACE, PROXY, DesiredBuild, Observed, OnProgress
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -73,6 +75,7 @@ class DockerEngine:
         self.output = output
         self.context = context
         self.command = DockerCommand(context)
+        self._building = threading.Lock()
         os.environ |= _COMPOSE
 
     # python-on-whales takes longer to import than most commands take to run: only where needed.
@@ -115,6 +118,13 @@ class DockerEngine:
     def pull(self, image: str) -> None:
         with _errors():
             self.client.image.pull(image, quiet=True)
+
+    def build(self, image: str, wanted: DesiredBuild, say: Callable[[str], None]) -> None:
+        """Have an image of this content, under this name; built only where there is none yet."""
+        with self._building:  # two names may stand for one content
+            if not observe_images(self.command, [wanted.tag]):
+                build(self.command, wanted, self.project, say)
+            self.command.run("tag", wanted.tag, image)
 
     def create(self, services: Sequence[str], progress: OnProgress) -> None:
         """Create the containers of services, replacing those that exist, and start none.
