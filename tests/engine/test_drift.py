@@ -166,6 +166,7 @@ def nothing(live: LiveProject, name: str) -> None:
 
 LIMITED = "{resources: {memory: 128m, cpus: 1.5, pids: 100}}"
 HELLO = "{env: {GREETING: hello}}"
+HOME = "HOME=/tmp"
 HERE = "type=bind,source={0},target=/workspace"
 ELSEWHERE = "type=bind,source={0}/elsewhere,target=/workspace"
 
@@ -218,9 +219,9 @@ ROWS: dict[str, Row] = {
     ),
     # The same container made anew by hand: that is no drift. With one thing changed, it is.
     "twin": Row(recreated(), [], spec=LIMITED),
-    "env": Row(recreated(env="GREETING=bye"), replaced("env.GREETING"), spec=HELLO),
+    "env": Row(recreated(env=["GREETING=bye", HOME]), replaced("env.GREETING"), spec=HELLO),
     "env-added": Row(
-        recreated(env=["GREETING=hello", "ADDED=1"]), replaced("env.ADDED"), spec=HELLO
+        recreated(env=["GREETING=hello", "ADDED=1", HOME]), replaced("env.ADDED"), spec=HELLO
     ),
     "label": Row(relabelled(dev_dual_workspace="other"), replaced("labels.dev.dual.workspace")),
     "label-added": Row(relabelled(added="1"), replaced("labels.added")),
