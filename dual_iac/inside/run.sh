@@ -101,7 +101,7 @@ exit 0
 # What a signal of the terminal must not reach has a session of its own, where there is a way.
 if command -v setsid >/dev/null 2>&1; then apart=setsid; else apart=; fi
 
-end() { # SIGNAL GRACE WHEN
+end_it() { # SIGNAL GRACE WHEN
     $apart docker exec ${user:+-u "$user"} "$container" \
         sh -c "$end_all" sh "$id" "$1" "$2" "$3" >/dev/null 2>&1 9>&-
     case $? in
@@ -129,7 +129,7 @@ pass_on() {
     [ -z "$enders" ] || grace=0 # who asks twice means at once
     (
         # Under load, an engine may forget to tell its client.
-        end "$1" "$grace" all && lasts "$client" 50 && kill -s KILL "$client"
+        end_it "$1" "$grace" all && lasts "$client" 50 && kill -s KILL "$client"
     ) &
     enders="$enders $!"
 }
@@ -185,7 +185,7 @@ done
 if [ -n "$ended_by" ]; then
     for each in $enders; do lasts "$each" 150; done
 elif [ "$code" -gt 128 ]; then
-    end TERM 10 left # perhaps it is only the client that was ended, by a closed pipe say
+    end_it TERM 10 left # perhaps it is only the client that was ended, by a closed pipe say
 fi
 echo "done" >&9
 

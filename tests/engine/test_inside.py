@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import pty
 import secrets
-import select
 import signal
-import struct
 import subprocess
-import termios
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.conftest import DUAL, LAB_IMAGE, LiveProject, docker, run, wait_for
+from tests.engine.terminal import heed_signals, on_a_terminal, resize, said_until
 
 BARE_IMAGE = """
 FROM busybox:1.35 AS box
@@ -57,12 +53,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveProject]:
     finally:
         project.remove()
         run("docker", "rmi", "-f", bare)
-
-
-def heed_signals() -> None:
-    """What runs in the background, or under nohup, such as these tests perhaps, ignores some."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -178,48 +168,6 @@ def test_a_workspace_that_does_not_run_is_explained(live: LiveProject) -> None:
 # ── a terminal ──────────────────────────────────────────────────────────────────────────────
 
 
-@contextmanager
-def on_a_terminal(
-    live: LiveProject, *words: str, stdout: int | None = None
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    terminal, its_end = pty.openpty()
-    resize(terminal, 33, 99)
-
-    def take() -> None:
-        fcntl.ioctl(its_end, termios.TIOCSCTTY, 0)
-        heed_signals()
-
-    process = subprocess.Popen(
-        [*DUAL, "exec", "one", "--", *words],
-        cwd=live.folder,
-        stdin=its_end,
-        stdout=its_end if stdout is None else stdout,
-        stderr=its_end,
-        start_new_session=True,
-        preexec_fn=take,
-    )
-    os.close(its_end)
-    try:
-        yield process, terminal
-    finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)
-
-
-def resize(terminal: int, rows: int, columns: int) -> None:
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
-def said_until(terminal: int, words: bytes) -> bytes:
-    said, end = b"", time.monotonic() + 30
-    while words not in said:
-        ready, _, _ = select.select([terminal], [], [], max(end - time.monotonic(), 0))
-        assert ready, f"it does not say {words!r} but {said!r}"
-        said += os.read(terminal, 4096)
-    return said
-
-
 def test_a_terminal_where_both_ends_are_one(live: LiveProject) -> None:
     # Older engines tell the size a moment after the start.
     script = """
@@ -231,7 +179,7 @@ def test_a_terminal_where_both_ends_are_one(live: LiveProject) -> None:
     read word
     echo "got $word"
     """
-    with on_a_terminal(live, "sh", "-c", script) as (process, terminal):
+    with on_a_terminal(live, "exec", "one", "--", "sh", "-c", script) as (process, terminal):
         assert b"both" in said_until(terminal, b"large")
         resize(terminal, 20, 50)
         said_until(terminal, b"small")
@@ -243,7 +191,10 @@ def test_a_terminal_where_both_ends_are_one(live: LiveProject) -> None:
 def test_no_terminal_where_one_end_is_none(live: LiveProject) -> None:
     read, write = os.pipe()
     script = "test -t 0 || test -t 1 || echo none; cat"
-    with on_a_terminal(live, "sh", "-c", script, stdout=write) as (process, terminal):
+    with on_a_terminal(live, "exec", "one", "--", "sh", "-c", script, stdout=write) as (
+        process,
+        terminal,
+    ):
         os.close(write)
         os.write(terminal, b"typed\n\x04")  # with the end of the input
         assert process.wait(30) == 0
@@ -252,7 +203,7 @@ def test_no_terminal_where_one_end_is_none(live: LiveProject) -> None:
 
 
 def test_ctrl_c_on_a_terminal_is_the_commands_own(live: LiveProject) -> None:
-    with on_a_terminal(live, "sh", "-c", GRACEFUL) as (process, terminal):
+    with on_a_terminal(live, "exec", "one", "--", "sh", "-c", GRACEFUL) as (process, terminal):
         said_until(terminal, b"ready")
         os.write(terminal, b"\x03")
         said_until(terminal, b"ended gently")
@@ -262,7 +213,10 @@ def test_ctrl_c_on_a_terminal_is_the_commands_own(live: LiveProject) -> None:
 def test_ctrl_c_without_a_terminal_inside(live: LiveProject) -> None:
     """What it says while it ends still comes out: docker doesn't see the key."""
     read, write = os.pipe()
-    with on_a_terminal(live, "sh", "-c", GRACEFUL, stdout=write) as (process, terminal):
+    with on_a_terminal(live, "exec", "one", "--", "sh", "-c", GRACEFUL, stdout=write) as (
+        process,
+        terminal,
+    ):
         os.close(write)
         with open(read, "rb") as output:  # noqa: PTH123 - it takes a file descriptor
             assert output.readline() == b"ready\n"

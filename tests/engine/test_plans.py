@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import getpass
 import hashlib
 import http.client
 import json
 import os
-import pty
-import signal
 import subprocess
-import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -28,6 +24,7 @@ from tests.engine.conftest import (
     run,
     wait_for,
 )
+from tests.engine.terminal import all_said, on_a_terminal, said_until
 
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
 ALL = ("one", "two", "traefik")
@@ -326,64 +323,9 @@ def test_exit_codes_of_plan(pair: LiveProject) -> None:
 @contextmanager
 def asking(live: LiveProject) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """An apply that waits for its user to say yes: the process, and its terminal."""
-    terminal, its_end = pty.openpty()
-    process = subprocess.Popen(
-        [*DUAL, "apply"], cwd=live.folder, stdin=its_end, stdout=its_end, stderr=its_end
-    )
-    os.close(its_end)
-    try:
-        said = b""
-        while b"Apply it?" not in said:
-            said += os.read(terminal, 4096)
+    with on_a_terminal(live, "apply") as (process, terminal):
+        said_until(terminal, b"Apply it?")
         yield process, terminal
-    finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)
-
-
-@contextmanager
-def on_a_terminal(
-    live: LiveProject, *arguments: str
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A dual that a user sits in front of: keys written to the terminal go to all in front."""
-    terminal, its_end = pty.openpty()
-
-    def take() -> None:
-        fcntl.ioctl(its_end, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    process = subprocess.Popen(
-        [*DUAL, *arguments],
-        stdin=its_end,
-        stdout=its_end,
-        stderr=its_end,
-        cwd=live.folder,
-        start_new_session=True,
-        preexec_fn=take,
-    )
-    os.close(its_end)
-    try:
-        yield process, terminal
-    finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)
-
-
-def said_until(terminal: int, words: bytes) -> bytes:
-    said = b""
-    while words not in said:
-        said += os.read(terminal, 4096)
-    return said
-
-
-def all_said(terminal: int) -> bytes:
-    said = b""
-    with suppress(OSError):  # EIO, once nobody has the other end any more
-        while more := os.read(terminal, 4096):
-            said += more
-    return said
 
 
 def test_ctrl_c_lets_end_what_has_begun(live: LiveProject) -> None:
@@ -421,9 +363,7 @@ def test_a_second_one_is_told_who_is_first(pair: LiveProject) -> None:
         as_json = pair.dual("apply", "-y", "--format", "json")
         assert as_json.code == 75, as_json
         os.write(terminal, b"y\n")
-        said = b""
-        while b"http://two.localhost" not in said:
-            said += os.read(terminal, 4096)
+        said = said_until(terminal, b"http://two.localhost")
         assert first.wait(timeout=60) == 0, said.decode()
     assert pair.body("two.localhost") == "two hello"
     pair.apply()
@@ -444,9 +384,7 @@ def test_a_no_changes_nothing_and_frees_the_lock(pair: LiveProject) -> None:
     before = pair.identities(*ALL)
     with asking(pair) as (first, terminal):
         os.write(terminal, b"n\n")
-        said = b""
-        while b"Nothing was changed" not in said:
-            said += os.read(terminal, 4096)
+        said_until(terminal, b"Nothing was changed")
         assert first.wait(timeout=60) == 1
     assert pair.identities(*before) == before
     pair.apply()
