@@ -49,16 +49,12 @@ class Clone:
 
 @dataclass(frozen=True)
 class GitState:
-    """What a working copy is at. ``ahead`` and ``behind`` are None without an upstream.
-
-    ``unpushed`` counts commits, on any branch, and stashes, that no remote has.
-    """
+    """What a working copy is at. ``ahead`` and ``behind`` are None without an upstream."""
 
     branch: str | None
     dirty: bool
     ahead: int | None = None
     behind: int | None = None
-    unpushed: int = 0
 
 
 def make(clone: Clone, home: Path, say: Callable[[str], None] = lambda _: None) -> str:
@@ -96,6 +92,7 @@ def _make(clone: Clone, home: Path, say: Callable[[str], None]) -> str:
         _git("clone", "--quiet", "--no-checkout", "--local", str(mirror), str(new))
         _git("remote", "set-url", "origin", clone.url, at=new)
         made_from = _check_out(clone, new, home)
+        new.chmod(0o755)  # a temporary folder is private, and the workspace may run as anybody
         new.rename(clone.path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -104,7 +101,7 @@ def _make(clone: Clone, home: Path, say: Callable[[str], None]) -> str:
 
 def clear_unfinished(root: Path) -> None:
     """Take away what a killed :func:`make` has left. Call it with the project's lock held."""
-    for path in root.glob(f"{_NEW}*"):
+    for path in (*root.glob(f"{_NEW}*"), *(root / _MIRRORS).glob(f"{_NEW}*")):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -212,25 +209,19 @@ def state(folder: Path) -> GitState | None:
     return GitState(branch, dirty, ahead, behind)
 
 
-def unpushed(folder: Path) -> GitState | None:
-    """As :func:`state`, with the work that no remote has counted."""
+def unsaved(folder: Path) -> str:
+    """The work in a clone that would be lost with it, in words; empty if there is none.
+
+    Commits count on any branch, and so do stashes, unless a remote has them.
+    """
     found = state(folder)
     if found is None:
-        return None
-    commits = _ask("rev-list", "--count", "--branches", "HEAD", "--not", "--remotes", at=folder)
-    stashes = _ask("stash", "list", at=folder).splitlines()
-    count = int(commits or 0) + len(stashes)
-    return GitState(found.branch, found.dirty, found.ahead, found.behind, count)
-
-
-def unsaved(folder: Path) -> str:
-    """The work in a clone that would be lost with it, in words; empty if there is none."""
-    found = unpushed(folder)
-    if found is None:
         return "it is no working copy of its own"
+    commits = _ask("rev-list", "--count", "--branches", "HEAD", "--not", "--remotes", at=folder)
+    count = int(commits or 0) + len(_ask("stash", "list", at=folder).splitlines())
     parts = ["uncommitted changes"] if found.dirty else []
-    if found.unpushed:
-        parts.append(f"{found.unpushed} commit{'s' * (found.unpushed != 1)} that no remote has")
+    if count:
+        parts.append(f"{count} commit{'s' * (count != 1)} that no remote has")
     return " and ".join(parts)
 
 

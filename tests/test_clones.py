@@ -78,6 +78,7 @@ def test_it_is_a_clone_of_its_own(home: Path) -> None:
     clone = wanted(home, "feat-auth", "feat/auth")
     make(clone, home)
     assert (clone.path / ".git").is_dir()
+    assert clone.path.stat().st_mode & 0o777 == 0o755, "a workspace may run as anybody"
     assert not (clone.path / ".git/objects/info/alternates").exists()
     assert git("remote", "get-url", "origin", at=clone.path) == clone.url
     assert git("worktree", "list", "--porcelain", at=clone.path).count("worktree ") == 1
@@ -199,8 +200,10 @@ def test_what_a_killed_one_left_is_cleared(home: Path) -> None:
     root = home / ".dual/clones"
     (root / ".new-b-1234").mkdir()
     (root / ".new-b-1234/file").touch()
+    (root / ".mirrors/.new-5678").mkdir()
     clear_unfinished(root)
     assert sorted(each.name for each in root.iterdir()) == [".gitignore", ".mirrors", "a"]
+    assert [*(root / ".mirrors").glob(".new-*")] == []
     clear_unfinished(home / "nowhere")
 
 

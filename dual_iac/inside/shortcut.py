@@ -23,6 +23,8 @@ _OF_EXEC = {
     **{"-u": "user", "--user": "user"},
 }
 
+_NO_TTY = ("-T", "--no-tty")
+
 
 def attempt(arguments: Sequence[str]) -> None:
     """Become the command that ``dual exec …`` names, if that can be told at once."""
@@ -31,7 +33,7 @@ def attempt(arguments: Sequence[str]) -> None:
     before, rest = _options(arguments, _SPEC)
     if rest[:1] != ["exec"]:
         return
-    options, words = _options(rest[1:], _OF_EXEC, flags=("-T", "--no-tty"))
+    options, words = _options(rest[1:], _OF_EXEC, flags=_NO_TTY)
     name, command = words[:1], words[1:]
     command = command[1:] if command[:1] == ["--"] else command
     variables = [each.partition("=") for each in options.get("env", [])]
@@ -53,7 +55,7 @@ def attempt(arguments: Sequence[str]) -> None:
         env={variable: value for variable, _, value in variables},
         workdir=options.get("workdir", [place_inside(source, os.getcwd())])[-1],
         user=options.get("user", [""])[-1],
-        tty="flag" not in options,
+        tty=not any(flag in options for flag in _NO_TTY),
         context=before.get("context", [None])[-1],
         retry=_again(arguments),
     )
@@ -62,14 +64,14 @@ def attempt(arguments: Sequence[str]) -> None:
 def _options(
     arguments: Sequence[str], known: dict[str, str], flags: Sequence[str] = ()
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The values of the options in front, by their names here; and what follows them."""
+    """The values of the options in front, by their names here, flags as they are; and the rest."""
     options: dict[str, list[str]] = {}
     rest = list(arguments)
     while rest:
         if rest[0] in known and len(rest) > 1:
             options.setdefault(known[rest.pop(0)], []).append(rest.pop(0))
         elif rest[0] in flags:
-            options[rest.pop(0) and "flag"] = []
+            options[rest.pop(0)] = []
         else:
             break
     return options, rest
