@@ -267,9 +267,10 @@ def _missing_on_host(spec: Spec, folder: Path, targets: Collection[str]) -> Iter
     variables = environment(folder)
     for name, settings in spec.workspaces.items():
         paths: list[tuple[tuple[Key, ...], str, str]] = []
-        if settings.source and settings.source.path and (not targets or name in targets):
+        asked = not targets or name in targets
+        if settings.source and settings.source.path and asked:
             paths.append((("source", "path"), settings.source.path, "folder"))
-        if settings.build:
+        if settings.build and asked:
             folder_of, file = settings.build.context, settings.build.dockerfile
             paths.append((("build", "context"), folder_of, "folder"))
             if (folder / folder_of).is_dir():

@@ -207,7 +207,7 @@ prepare_images() { # NAME...
     done
 }
 
-# --- Browser -----------------------------------------------------------------
+# --- Shells ------------------------------------------------------------------
 
 # What `dual activate` is tried in, besides the shells that are there anyway.
 prepare_shells() {
@@ -219,6 +219,8 @@ prepare_shells() {
     can_apt || die 1 "the tests try shells that are missing: install ${missing[*]}"
     apt_install "${missing[@]}" || die 1 "${missing[*]} could not be installed"
 }
+
+# --- Browser -----------------------------------------------------------------
 
 prepare_browser() {
     if browser_on_path || selenium_fetches_browser; then

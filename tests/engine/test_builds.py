@@ -120,8 +120,10 @@ def test_what_is_missing_is_said_before(live: LiveProject) -> None:
     done = live.dual("apply", "-y")
     assert done.code == 65, done
     assert "no such folder: nowhere" in done.stderr
+    assert live.leftovers()["containers"] == ""
     spec.write_text(text.replace("target: dev", "dockerfile: Nofile"))
     done = live.dual("apply", "-y")
     assert done.code == 65, done
     assert "no such file: image/Nofile" in done.stderr
     assert live.leftovers()["containers"] == ""
+    assert live.dual("apply", "-y", "plain").code == 0, "the others can be applied by name"
