@@ -20,9 +20,9 @@ def folder(tmp_path: Path) -> Path:
         ("docs/more/notes.md", "b\n"),
         ("node_modules/x/index.js", "c\n"),
     ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    return tmp_path
+        (tmp_path / "app" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "app" / name).write_text(text)
+    return tmp_path / "app"
 
 
 def hash_of(folder: Path, **build: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dual_iac.engine.docker import compose_events, parse_listeners
+from dual_iac.engine.docker import compose_events, parse_bridges, parse_listeners
 from dual_iac.engine.errors import engine_error, said
 from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.view import format_bytes
@@ -93,6 +93,18 @@ def test_compose_events_tell_services_apart() -> None:
         ("stderr", b"[1]\n"),
     ]
     assert list(compose_events(lines, "p")) == [("feat-auth", "starting")]
+
+
+def test_bridges_that_lead_to_a_subnet() -> None:
+    routes = (
+        "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\n"
+        "br-0123456789ab\t38A7790A\t00000000\t0001\t0\t0\t0\tF8FFFFFF\t0\n"
+        "br-fedcba987654\t38A7790A\t00000000\t0001\t0\t0\t0\tF8FFFFFF\t0\n"
+        "br-111111111111\t40A7790A\t00000000\t0001\t0\t0\t0\tF8FFFFFF\t0\n"
+        "tun0\t38A7790A\t00000000\t0001\t0\t0\t0\tF8FFFFFF\t0\n"
+    )
+    bridges = parse_bridges(routes, "10.121.167.56/29")
+    assert bridges == {"br-0123456789ab", "br-fedcba987654"}
 
 
 def test_listeners_are_read_from_the_kernels_tables() -> None:

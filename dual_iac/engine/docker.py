@@ -6,6 +6,7 @@ import io
 import ipaddress
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -297,6 +298,20 @@ class DockerEngine:
             return None
         return set(parse_listeners(str(tables)))
 
+    def stray_bridge(self, subnet: str) -> str | None:
+        """An interface of this machine with these addresses that no network of the engine has.
+
+        A dockerd that is killed as it makes a network leaves the bridge behind, and a rule that
+        leads answers to it astray. Looked for among this machine's routes, so None where the
+        engine is elsewhere.
+        """
+        routes = Path("/proc/net/route")
+        bridges = parse_bridges(routes.read_text(), subnet) if routes.exists() else set()
+        known = self.command.run("network", "ls", "--quiet").split() if len(bridges) > 1 else []
+        return min(
+            (each for each in bridges if each.removeprefix("br-") not in known), default=None
+        )
+
     def usage(self, ids: Sequence[str]) -> dict[str, Usage]:
         """What running containers use, by id. Docker takes two seconds to measure it."""
         if not ids:
@@ -362,6 +377,23 @@ def parse_listeners(tables: str) -> Iterator[tuple[str, int]]:
             # Docker's own resolver listens on 127.0.0.11, in every container.
             if (shown := str(ipaddress.ip_address(raw))) != "127.0.0.11":
                 yield shown, int(port, 16)
+
+
+def parse_bridges(routes: str, subnet: str) -> set[str]:
+    """Bridges that dockerd named, and that lead to a subnet, out of /proc/net/route."""
+    network = ipaddress.IPv4Network(subnet)
+    place = (network.network_address, network.netmask)
+    return {
+        columns[0]
+        for columns in map(str.split, routes.splitlines()[1:])
+        if re.fullmatch(r"br-[0-9a-f]{12}", columns[0])
+        and place == tuple(_address(columns[each]) for each in (1, 7))
+    }
+
+
+def _address(word: str) -> ipaddress.IPv4Address:
+    """An address in hexadecimal digits, in the machine's (little-endian) order."""
+    return ipaddress.IPv4Address(bytes.fromhex(word)[::-1])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Protocol
 from dual_iac.engine.proxy import Answer, ask
 from dual_iac.errors import DualError
 from dual_iac.model import WORKSPACE_PORT, Project, Workspace
-from dual_iac.state import PROXY, Observed, ObservedContainer, OnProgress, workspace_address
+from dual_iac.state import PROXY, Observed, OnProgress, workspace_address
 
 LOG_LINES = 10
 
@@ -42,6 +42,7 @@ class Engine(Protocol):
     def observe(self) -> Observed: ...
     def last_logs(self, container: str, lines: int) -> list[str]: ...
     def listeners(self, container: str) -> set[tuple[str, int]] | None: ...
+    def stray_bridge(self, subnet: str) -> str | None: ...
 
 
 def answers(project: Project, workspaces: Iterable[Workspace]) -> dict[str, Answer]:
@@ -68,6 +69,7 @@ class _Asking(threading.Thread):
         self._deadline = time.monotonic() + timeout.total_seconds()
         self._over = threading.Event()
         self.answer = Answer(0, None, "not asked yet")
+        self.answered = 0.0  # when, on the monotonic clock
         self.ready = False
 
     def run(self) -> None:
@@ -75,6 +77,7 @@ class _Asking(threading.Thread):
         while not self._over.is_set():
             left = self._deadline - time.monotonic()
             self.answer = ask(self._proxy, host, path, timeout=max(left, _LOOK))
+            self.answered = time.monotonic()
             self.ready = self.answer.is_from(self._workspace.name, self._project)
             if self.ready or time.monotonic() >= self._deadline:
                 return
@@ -119,7 +122,7 @@ def wait_until_ready(
             name
             for name, each in asking.items()
             if (not each.is_alive() and not each.ready)
-            or (each.answer.is_unrouted and now - started > _UNROUTED)
+            or (each.answer.is_unrouted and each.answered - started > _UNROUTED)
         }
         if asking and (late or now - looked >= _LOOK):
             looked = now
@@ -152,7 +155,7 @@ def _given_up(
             or not proxy_runs
         )
         if ended or name in late:
-            why, mend = _explained(project, name, container, found[name], engine)
+            why, mend = _explained(project, name, observed, found[name], engine)
             if not proxy_runs:
                 why, mend = "the proxy doesn't run", "dual apply, or dual start traefik"
             log: list[str] = []
@@ -166,9 +169,10 @@ def _given_up(
 
 
 def _explained(
-    project: Project, name: str, container: ObservedContainer | None, answer: Answer, engine: Engine
+    project: Project, name: str, observed: Observed, answer: Answer, engine: Engine
 ) -> tuple[str, str]:
     """Why a workspace doesn't answer, and what would mend it."""
+    container = observed.workspace(name)
     if container is None:
         return "it has no container", "run dual apply again"
     if container.state in ("exited", "dead", "restarting"):
@@ -186,6 +190,13 @@ def _explained(
         return (
             f"the proxy of project {answer.project} has port {project.proxy.http}",
             "give this project a port of its own as proxy.http",
+        )
+    network = observed.networks.get(f"network.{name}")
+    if network and (bridge := engine.stray_bridge(network.subnet)):
+        return (
+            f"the bridge {bridge} of this machine has its addresses, {network.subnet}, and "
+            "belongs to no network: a Docker engine that was killed has left it",
+            f"sudo ip link delete {bridge}",
         )
     if answer.error == "timed out":
         return (

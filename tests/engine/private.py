@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -91,6 +92,19 @@ class PrivateEngine:
             self._reap(daemon)
             self.forget_networks()
             self.start(mended=True)
+        self._remove_stray_bridges()
+
+    def _remove_stray_bridges(self) -> None:
+        """What dual tells people to do: a kill at a bad moment leaves a bridge of no network."""
+        named = run(*self.inside(), "ip", "-o", "link", "show", "type", "bridge").stdout
+        known = run("docker", "--host", self.host, "network", "ls", "--quiet").stdout.split()
+        for bridge in re.findall(r"\bbr-([0-9a-f]{12}):", named):
+            if bridge not in known:
+                self.run_inside("ip", "link", "delete", f"br-{bridge}")
+
+    def run_inside(self, *command: str) -> None:
+        done = run(*self.inside(), *command)
+        assert done.code == 0, f"{command}: {done}"
 
     def forget_networks(self) -> None:
         """Take its record of networks away, as people do where a dockerd can't start with it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import random
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from signal import Signals
 
 import pytest
+import yaml
 
 from tests.engine.chaos import IMAGE, Chaos, Cut, Round, chosen_seed, schedule
 from tests.engine.conftest import Done, docker, wait_for
@@ -180,6 +183,32 @@ def test_an_engine_that_forgot_its_networks(own_engine: PrivateEngine, chaos: Ch
     again = chaos.project.dual("apply", "-y")
     problems = chaos.differences(spec)
     assert not problems, "\n".join([*problems, str(again)])
+
+
+def test_a_bridge_that_a_killed_engine_left(own_engine: PrivateEngine, chaos: Chaos) -> None:
+    """Killed as it made a network, it leaves the addresses taken, and a rule about them."""
+    chaos.settle({"w1": 0})
+    chaos.settled = None
+    chaos.write({"w0": 0, "w1": 0})
+    assert chaos.project.dual("render").code == 0
+    rendered = yaml.safe_load((chaos.project.folder / "compose/compose.yaml").read_text())
+    subnet = rendered["networks"]["ws-w0"]["ipam"]["config"][0]["subnet"]
+    bridge = f"br-{secrets.token_hex(6)}"
+    first = next(ipaddress.ip_network(subnet).hosts())
+    own_engine.run_inside("ip", "link", "add", bridge, "type", "bridge")
+    own_engine.run_inside("ip", "address", "add", f"{first}/29", "dev", bridge)
+    own_engine.run_inside("ip", "link", "set", bridge, "up")
+    rule = ("POSTROUTING", "-s", subnet, "!", "-o", bridge, "-j", "MASQUERADE")
+    own_engine.run_inside("iptables", "-t", "nat", "-A", *rule)
+
+    done = chaos.project.dual("apply", "-y", "--timeout", "8s")
+    assert done.code == 1
+    assert (
+        f"w0 does not answer: the bridge {bridge} of this machine has its addresses" in done.stderr
+    )
+    assert f"→ sudo ip link delete {bridge}" in done.stderr
+    own_engine.run_inside("ip", "link", "delete", bridge)
+    assert chaos.differences({"w0": 0, "w1": 0}) == []
 
 
 def test_a_private_engine_leaves_no_trace() -> None:

@@ -241,7 +241,7 @@ def test_a_second_checkout_does_not_take_the_first_ones_over(
         assert f"it was applied from {live.folder}" in done.stderr
     assert live.identity("one") == before
     # A folder that was moved, though, takes its project along.
-    moved = live.folder.rename(live.folder.with_name("moved"))
+    moved = live.folder.rename(live.folder.with_name(f"{live.folder.name}-moved"))
     live.folder = moved
     live.apply()
     assert live.plan()["changes"] == []
