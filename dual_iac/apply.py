@@ -19,7 +19,8 @@ from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.fingerprint import moved, observed_fingerprint
 from dual_iac.model import PROXY_SERVICE
 from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, STATIC_FILE, write_files
-from dual_iac.plan import HIDDEN, Action, Change, Plan, make_plan, workspace_of
+from dual_iac.plan import HIDDEN, SETUP, Action, Change, Plan, make_plan, workspace_of
+from dual_iac.setups import prepare
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -58,7 +59,9 @@ class Engine(Protocol):
     def check_subnets(self, subnets: Iterable[str], going: Iterable[str]) -> None: ...
     def volumes(self) -> Mapping[str, str]: ...
     def own(self, container: str, user: str, folders: Iterable[str]) -> None: ...
+    def image_ids(self, images: Iterable[str]) -> Mapping[str, str]: ...
     def start(self, container: str) -> None: ...
+    def restart(self, container: str) -> None: ...
     def unpause(self, container: str) -> None: ...
     def rename(self, container: str, name: str) -> None: ...
     def remove(self, container: str) -> None: ...
@@ -530,19 +533,34 @@ class _Round:
         return side_by_side(_STARTS, jobs)
 
     def _start(self, without: Iterable[str]) -> Failures:
+        changes = self._changes(Action.CREATE, Action.REPLACE, Action.START, without=without)
+        again = [c for c in self._changes(Action.UPDATE, without=without) if SETUP in c.fields]
+        prepared = [self.desired.containers[change.address] for change in (*changes, *again)]
+        images = self.engine.image_ids({each.image for each in prepared if each.report})
         jobs: dict[str, Callable[[], None]] = {}
-        for change in self._changes(Action.CREATE, Action.REPLACE, Action.START, without=without):
-            container = self.desired.containers[change.address].name
-            start = self.engine.start
-            if change.action is Action.START:
+        for change in (*changes, *again):
+            wanted = self.desired.containers[change.address]
+            container, start = wanted.name, self.engine.start
+            if change.action in (Action.START, Action.UPDATE):
                 found = self.observed.containers[change.address]
                 container = found.id
                 start = self.engine.unpause if found.state == "paused" else start
-            jobs[change.address] = partial(self._start_one, change.address, start, container)
+                start = self.engine.restart if change.action is Action.UPDATE else start
+            job = partial(self._start_one, change.address, start, container, images)
+            jobs[change.address] = job
         return side_by_side(_STARTS, jobs)
 
-    def _start_one(self, address: str, start: Callable[[str], None], container: str) -> None:
-        service = self.desired.containers[address].service
+    def _start_one(
+        self,
+        address: str,
+        start: Callable[[str], None],
+        container: str,
+        images: Mapping[str, str],
+    ) -> None:
+        wanted = self.desired.containers[address]
+        service = wanted.service
+        if wanted.report:
+            prepare(Path(wanted.report), images.get(wanted.image, ""))
         self.progress(service, "starting")
         start(container)
         self.progress(service, "started")

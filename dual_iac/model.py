@@ -44,6 +44,12 @@ published port to the network whose name sorts first, and drops its connections.
 SUBNET_PREFIX = 29
 """Each workspace's own network: a gateway, the workspace, the proxy, and room for three."""
 
+SETUP_VOLUME = "_setup"
+"""The volume that tells what a setup has succeeded for: no volume of dual.yaml has such a name."""
+
+SETUP_INSIDE = "/dual"
+"""Where a workspace with a setup has the script, the record and the report."""
+
 NAME_LENGTH = 63
 """What a DNS label may hold, and so a host name's first part."""
 
@@ -501,7 +507,8 @@ class WorkspaceSettings(Model):
     volumes: Mapping[PartName, ContainerPath] = Field(default_factory=dict)
     """Named volumes and where they go. Each workspace has its own, and keeps it."""
     setup: Text | None = None
-    """A shell command that prepares the workspace: run once, until it succeeds."""
+    """A shell command that prepares the workspace before its command runs: once for each image,
+    text, and lock file in the source; again at the next apply until it succeeds."""
     user: User | None = None
     """Who to run as: a name or uid, with :group if need be."""
     resources: Resources = Resources()
@@ -520,6 +527,7 @@ class WorkspaceSettings(Model):
     @model_validator(mode="after")
     def _targets_differ(self) -> Self:
         taken = {"/workspace": "source"} if self.source else {}
+        taken |= {SETUP_INSIDE: "setup"} if self.setup else {}
         for name, target in self.volumes.items():
             if target in taken:
                 raise invalid(
@@ -528,6 +536,12 @@ class WorkspaceSettings(Model):
                 )
             taken[target] = f"volumes.{name}"
         return self
+
+    @property
+    def volumes_by_name(self) -> list[tuple[str, str]]:
+        """Volumes and where they go, with the one that dual itself keeps for a setup."""
+        own = [(SETUP_VOLUME, f"{SETUP_INSIDE}/record")] if self.setup else []
+        return [*sorted(self.volumes.items()), *own]
 
 
 class Proxy(Model):
@@ -677,6 +691,13 @@ def conflicts(spec: Spec) -> Iterator[Found]:
                 "",
                 "add image: or build: here or under defaults",
             )
+        if settings.setup and settings.command is None:
+            yield (
+                (*path, "setup"),
+                f"workspace {name} has a setup, and no command to run after it",
+                "what its image runs by itself is not known when dual.yaml is rendered",
+                "add command: what the workspace is to run",
+            )
         for index, host in enumerate(settings.hosts):
             here = (*path, "hosts", index)
             owner, _ = owners.setdefault(host, (name, here))
@@ -711,8 +732,6 @@ def not_supported_yet(spec: Spec) -> Iterator[Found]:
     parts: list[tuple[tuple[str, ...], WorkspaceSettings]] = [(("defaults",), spec.defaults)]
     parts += [(("workspaces", name), settings) for name, settings in spec.workspaces.items()]
     for path, settings in parts:
-        if settings.setup:
-            yield (*path, "setup"), "setup is not supported yet", why, mend
         if settings.services:
             yield (*path, "services"), "companions are not supported yet", why, mend
         if settings.auth:

@@ -30,6 +30,8 @@ except ImportError:  # pragma: no cover - a PyYAML without libyaml, some 10 time
 OUTPUT_FOLDER = "compose"
 COMPOSE_FILE = "compose.yaml"
 STATIC_FILE = "traefik/traefik.yaml"
+SETUP_FILE = "setup.sh"
+"""What runs the setups of workspaces, in those that have one."""
 ROUTES_FOLDER = "traefik/routes"
 SEEN_FILE = f"{ROUTES_FOLDER}/{PROXY_SERVICE}.yaml"
 """A route of the proxy's own, that tells which state of all others Traefik has read: a watch
@@ -59,7 +61,7 @@ def read_files(output: Path) -> dict[str, str]:
     # A link that leads nowhere, such as an editor's lock, keeps Traefik from reading them all.
     routes = sorted(p for p in there if p.suffix in _READ_BY_TRAEFIK and not p.is_dir())
     files = {}
-    for path in (output / COMPOSE_FILE, output / STATIC_FILE, *routes):
+    for path in (output / COMPOSE_FILE, output / STATIC_FILE, output / SETUP_FILE, *routes):
         try:
             files[path.relative_to(output).as_posix()] = path.read_bytes().decode()
         except (FileNotFoundError, NotADirectoryError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from dual_iac.interpolation import has_references
 from dual_iac.model import EDGE_NETWORK
-from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, read_rendered
+from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, SETUP_FILE, read_rendered
 from dual_iac.state import (
     ENV_FILE,
     GONE,
@@ -36,11 +36,14 @@ from dual_iac.state import (
 class Action(StrEnum):
     CREATE = "create"
     UPDATE = "update"
-    """Changed in place: nothing restarts."""
+    """Changed in place: nothing restarts, but a workspace whose setup is to run again."""
     REPLACE = "replace"
     DELETE = "delete"
     START = "start"
 
+
+SETUP = "setup"
+"""The field of a reason that is mended by starting a workspace anew."""
 
 HIDDEN = "(hidden)"
 """Stands for a value that came out of a variable or a file."""
@@ -67,6 +70,11 @@ class Change:
     action: Action
     reasons: tuple[Reason, ...]
     is_drift: bool = False
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that differ."""
+        return frozenset(reason.field for reason in self.reasons)
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,8 @@ def make_plan(desired: Desired, observed: Observed, targets: Iterable[str] = ())
     for path in sorted(set(observed.files) - set(desired.files)):
         # An output folder holds rendered files only: the engine reads no others into observed.
         address = f"route.{path.removeprefix(f'{ROUTES_FOLDER}/').removesuffix('.yaml')}"
+        if path == SETUP_FILE:
+            address = f"file.{path}"
         reason = Reason("file", path, None)
         found[address] = Change(address, Action.DELETE, (reason,), is_drift=same_routes)
     if not any(found.values()):
@@ -205,6 +215,9 @@ def _container(
         reasons.append(Reason("source", "missing", "cloned"))  # it holds a folder that is gone
     moved = list(_moved_networks(wanted, reasons, desired, observed, networks))
     reasons = sorted([*reasons, *moved], key=lambda reason: reason.field)
+    setup = _setup(address, found, desired, observed)
+    if setup and all(_in_place(address, reason) for reason in reasons):
+        reasons.append(setup)
     if address == PROXY and found.running and not _follows_its_files(desired, observed):
         reasons.append(Reason("routes", observed.routes_seen or "none read", "those in its files"))
     # A workspace whose command ends again and again is as declared; without the proxy, nothing is.
@@ -251,7 +264,7 @@ def _is_explained(
     A variable or an image has moved on, or, for the proxy, whose hash leaves its networks out,
     a network comes or goes.
     """
-    if reason.field in {*wanted.hidden, "image.id", "build"}:
+    if reason.field in {*wanted.hidden, "image.id", "build", SETUP}:
         return True
     if reason.field.startswith("env.") and "env_file" in wanted.definition:
         return True  # a variable that stands in no file any more is not hidden, either
@@ -272,7 +285,7 @@ def _in_place(address: str, reason: Reason) -> bool:
     """
     is_network = reason.field.startswith("networks.") and reason.before != GONE
     is_edge = reason.field == f"networks.{EDGE_NETWORK}"
-    return reason.field == "name" or (address == PROXY and is_network and not is_edge)
+    return reason.field in ("name", SETUP) or (address == PROXY and is_network and not is_edge)
 
 
 def _undeclared(address: str, observed: Observed) -> Change:
@@ -312,6 +325,24 @@ def _follows_its_files(desired: Desired, observed: Observed) -> bool:
     if SEEN_FILE in desired.files and SEEN_FILE not in observed.files:
         return False
     return observed.routes_seen == observed.routes_written
+
+
+def _setup(
+    address: str, found: ObservedContainer, desired: Desired, observed: Observed
+) -> Reason | None:
+    """Why the setup of a running workspace is to run, or None.
+
+    One that goes on is none of a plan's business. Where the container doesn't run, or is made
+    anew, the setup is asked for at its start anyway.
+    """
+    setup, wanted = observed.setups.get(address), desired.setups.get(address)
+    if not found.running or setup is None or wanted is None or setup.state == "running":
+        return None
+    if setup.state == "failed":
+        return Reason(SETUP, f"failed with exit code {setup.exit_code}", "done")
+    if setup.hash != wanted:
+        return Reason(SETUP, "done for other lock files", "done")
+    return None
 
 
 def _differences(

@@ -26,6 +26,7 @@ from dual_iac.interpolation import InterpolationError, starts_with_reference
 from dual_iac.model import (
     EDGE_NETWORK,
     PROXY_SERVICE,
+    SETUP_INSIDE,
     SUBNET_PREFIX,
     WORKSPACE_PORT,
     Build,
@@ -41,9 +42,11 @@ from dual_iac.output import (
     ROUTES_HEADER,
     ROUTES_HOST,
     SEEN_FILE,
+    SETUP_FILE,
     STATIC_FILE,
     load_yaml,
 )
+from dual_iac.setups import FAILED, LOCK_FILES, SUCCEEDED, report_folder
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -100,6 +103,20 @@ class VolumePlace:
     key: str
     workspace: str
     target: str
+
+
+@dataclass(frozen=True)
+class SetupPlace:
+    """What a setup needs: its place in the workspace, and the script and the report of the host."""
+
+    inside: str
+    script: str
+    report: str
+
+    def before(self, command: str | tuple[str, ...] | None) -> str | tuple[str, ...]:
+        """A command that sets up, and becomes the given one; in the notation of that one."""
+        words = ("sh", f"{self.inside}/setup.sh")
+        return (*words, *command) if isinstance(command, tuple) else f"{' '.join(words)} {command}"
 
 
 class Raw(str):
@@ -264,6 +281,7 @@ class _Renderer:
     def _workspace(self, workspace: Workspace) -> Raw:
         network = self.places[f"ws-{workspace.name}"]
         source = self.project.source_of(workspace)
+        setup = self._setup(workspace) if workspace.setup else None
         if workspace.source and workspace.source.git:
             path = os.path.normpath(self.folder / self.project.clones / workspace.name)
             self.clones[source_address(workspace.name)] = DesiredClone(
@@ -271,6 +289,8 @@ class _Renderer:
             )
         text = self.templates.get_template("workspace.yaml.j2").render(
             workspace=workspace,
+            command=setup.before(workspace.command) if setup else workspace.command,
+            setup=setup,
             network=network,
             build=workspace.build,
             context=self._host_path(workspace.build.context) if workspace.build else None,
@@ -328,10 +348,21 @@ class _Renderer:
     def _volumes(self, workspace: Workspace) -> list[VolumePlace]:
         volumes = [
             VolumePlace(f"{workspace.name}--{name}", workspace.name, target)
-            for name, target in sorted(workspace.volumes.items())
+            for name, target in workspace.volumes_by_name
         ]
         self.volumes += volumes
         return volumes
+
+    def _setup(self, workspace: Workspace) -> SetupPlace:
+        if SETUP_FILE not in self.files:
+            self.files[SETUP_FILE] = self.templates.get_template("setup.sh.j2").render(
+                inside=Raw(SETUP_INSIDE),
+                lock_files=Raw(" ".join(LOCK_FILES)),
+                succeeded=Raw(SUCCEEDED),
+                failed=Raw(FAILED),
+            )
+        report = self._host_path(str(report_folder(Path(), workspace.name)))
+        return SetupPlace(SETUP_INSIDE, f"./{SETUP_FILE}", report)
 
     def _host_path(self, path: str) -> str:
         """A path of dual.yaml as Compose must read it: relative to the rendered file."""

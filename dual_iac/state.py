@@ -15,9 +15,9 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from dual_iac.model import EDGE_NETWORK, PROXY_SERVICE
+from dual_iac.model import EDGE_NETWORK, PROXY_SERVICE, SETUP_INSIDE
 
 PROXY = "proxy"
 
@@ -94,6 +94,12 @@ class DesiredContainer:
         """The container's name."""
         return str(self.fields["name"])
 
+    @property
+    def report(self) -> str | None:
+        """The folder of this machine where its setup reports to; None if it has no setup."""
+        mount = self.fields.get(f"mounts.{SETUP_INSIDE}/report")
+        return None if mount is None else str(mount).removeprefix("bind ")
+
 
 @dataclass(frozen=True)
 class DesiredNetwork:
@@ -138,12 +144,22 @@ class DesiredClone:
 
 
 @dataclass(frozen=True)
+class Setup:
+    """How the setup of a workspace goes: ``running``, ``failed`` or ``done``, and for what."""
+
+    state: Literal["running", "failed", "done"]
+    hash: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
 class Desired:
     """What dual.yaml renders to.
 
     ``files`` maps paths inside the output directory to whole texts. ``routes`` maps an
     address to the path of its file. ``clones`` has those of git sources,
-    ``builds`` what images are built from, by their names.
+    ``builds`` what images are built from, by their names. ``setups`` has the hashes of what the
+    setups of workspaces are for, by address, as far as their sources are there.
     """
 
     project: str
@@ -153,6 +169,7 @@ class Desired:
     routes: Mapping[str, str]
     clones: Mapping[str, DesiredClone] = field(default_factory=dict)
     builds: Mapping[str, DesiredBuild] = field(default_factory=dict)
+    setups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def published(self) -> str:
@@ -221,7 +238,8 @@ class Observed:
     ``one_offs`` are containers of ``docker compose run``: nobody's but theirs who ran them.
     ``images`` is keyed by reference and by id. ``files`` maps paths inside the output
     directory to texts; ``rendered`` is what the compose.yaml among them declares.
-    ``clones`` are the addresses of those that are there. ``routes_written`` is the state of the
+    ``clones`` are the addresses of those that are there, ``setups`` how those of workspaces go, by
+    address. ``routes_written`` is the state of the
     route files there, ``routes_seen`` the one that a running proxy has read.
     """
 
@@ -232,6 +250,7 @@ class Observed:
     files: Mapping[str, str] = field(default_factory=dict)
     rendered: Mapping[str, Any] = field(default_factory=dict)
     clones: frozenset[str] = frozenset()
+    setups: Mapping[str, Setup] = field(default_factory=dict)
     routes_written: str | None = None
     routes_seen: str | None = None
 

@@ -182,6 +182,14 @@ class FakeEngine:
             if found.service == PROXY_SERVICE:
                 self.blind = False  # a start mounts what stands there now
 
+    def image_ids(self, images: Iterable[str]) -> Mapping[str, str]:
+        return {name: self.images[name].id for name in images if name in self.images}
+
+    def restart(self, container: str) -> None:
+        found = self._find(container)
+        with self._doing("restart", found.service):
+            found.started_at = f"2026-01-01T00:00:{self._next()}Z"
+
     def unpause(self, container: str) -> None:
         found = self._find(container)
         with self._doing("unpause", found.service):

@@ -71,9 +71,16 @@ HOSTILE = {
         GOOD + "name: Feat/Auth\n",
         ["dual.yaml:5:1: name: unknown key 'name'", "did you mean project?"],
     ),
-    "not supported yet": (
+    "a setup and no command": (
         GOOD.replace("busybox}", "busybox, setup: npm ci}"),
-        ["dual.yaml:4:26: workspaces.main.setup: setup is not supported yet", "leave it out"],
+        [
+            "dual.yaml:4:26: workspaces.main.setup: workspace main has a setup, and no command",
+            "add command",
+        ],
+    ),
+    "not supported yet": (
+        GOOD.replace("busybox}", "busybox, auth: {users: {ada: $$2y$$x}}}"),
+        ["dual.yaml:4:26: workspaces.main.auth: auth is not supported yet", "leave it out"],
     ),
 }
 

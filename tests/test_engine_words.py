@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dual_iac.engine.docker import compose_events, parse_bridges, parse_listeners
-from dual_iac.engine.errors import engine_error, said
+from dual_iac.engine.errors import engine_error, half_a_network, said
 from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.view import format_bytes
 
@@ -67,6 +67,20 @@ def test_what_a_user_can_do_about_it() -> None:
     assert nobody.mend.startswith("the image has no ada")
     held = engine_error("error while removing network: network x has active endpoints")
     assert "docker network disconnect" in held.mend
+
+
+def test_half_a_network() -> None:
+    ghost = "fe5f61011857a4ce53ec851dbd8550200f95c4d19aba33c5a8a44fd1bc63d2de"
+    said_of_it = engine_error(
+        f"failed to create network p_ws-a: cannot create network 393b (br-393b): conflicts with "
+        f"network {ghost} (br-fe5f61011857): networks have overlapping IPv4"
+    )
+    assert half_a_network(said_of_it, {ghost}) is None
+    error = half_a_network(said_of_it, {"another"})
+    assert error is not None
+    assert "no network fe5f61011857:" in error.why
+    assert "local-kv.db" in error.mend
+    assert half_a_network(engine_error("no such user"), set()) is None
 
 
 def test_said_leaves_out_what_tells_nothing() -> None:

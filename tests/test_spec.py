@@ -423,7 +423,6 @@ def test_a_pool_with_too_little_room() -> None:
 @pytest.mark.parametrize(
     ("fields", "column", "key", "what"),
     [
-        ("setup: npm ci", 17, "setup", "setup is not supported yet"),
         ("services: {db: {image: x}}", 17, "services", "companions are not supported yet"),
         (
             "auth: {users: {ada: $$2y$$05$$abc}}",

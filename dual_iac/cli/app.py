@@ -239,13 +239,45 @@ class Place:
         self, project: Project, engine: DockerEngine
     ) -> tuple[Desired, Observed]:
         """What should be, and what is. Side by side: the one computes, the other waits."""
+        from dual_iac.setups import read_report
+
         with ThreadPoolExecutor(1) as pool:
             observing = pool.submit(engine.observe, routes=True)
             desired = self.render(project, contents=True)
             observed = observing.result()
         there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
-        observed = replace(observed, clones=frozenset(there))
+        desired = replace(desired, setups=self.setups(project))
+        reports = {address: read_report(self.report(address)) for address in desired.setups}
+        observed = replace(
+            observed,
+            clones=frozenset(there),
+            setups={address: each for address, each in reports.items() if each},
+        )
         return desired, engine.with_images(observed, desired.images)
+
+    def setups(self, project: Project) -> dict[str, str]:
+        """The hashes of what the setups of workspaces are for, by address."""
+        from dual_iac.interpolation import substitute
+        from dual_iac.setups import setup_hash
+        from dual_iac.spec import environment
+        from dual_iac.state import workspace_address
+
+        variables = environment(self.folder)
+        hashes = {}
+        for workspace in project.enabled:
+            source = self.source(project, workspace)
+            if workspace.setup and (not source or Path(source).is_dir()):
+                text = substitute(workspace.setup, variables)
+                hashes[workspace_address(workspace.name)] = setup_hash(
+                    text, Path(source) if source else None
+                )
+        return hashes
+
+    def report(self, workspace: str) -> Path:
+        """Where the setup of a workspace tells how it goes; by name, or address."""
+        from dual_iac.setups import report_folder
+
+        return report_folder(self.folder, workspace.rpartition(".")[2])
 
     def engine(self, project: Project) -> DockerEngine:
         from dual_iac.engine.docker import DockerEngine

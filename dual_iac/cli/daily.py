@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +99,8 @@ def _show_volumes(engine: DockerEngine, project: Project, names: Sequence[str]) 
         if not names or owner in names:
             workspace = project.workspaces.get(owner)
             part = volume.removeprefix(f"{project.name}_{owner}--")
-            rows.append(Volume(owner, volume, workspace.volumes.get(part) if workspace else None))
+            places = dict(workspace.volumes_by_name) if workspace else {}
+            rows.append(Volume(owner, volume, places.get(part)))
     if current.json:
         print_json(volumes_data(project.name, rows))
     else:
@@ -110,6 +111,7 @@ def _status(
     place: Place, engine: DockerEngine, project: Project, workspaces: Sequence[Workspace]
 ) -> list[WorkspaceStatus]:
     from dual_iac.clones import state
+    from dual_iac.setups import read_report
     from dual_iac.verify.ready import answers
     from dual_iac.view.status import WorkspaceStatus
 
@@ -133,6 +135,11 @@ def _status(
             )
             if found and found.health == "unhealthy":
                 health = "unhealthy"
+            setup = read_report(place.report(workspace.name)) if workspace.setup else None
+            if setup and setup.state == "running":
+                health = "setting up"
+            elif setup and setup.state == "failed":
+                health = f"setup failed ({setup.exit_code})"
         rows.append(
             WorkspaceStatus(
                 name=workspace.name,
@@ -235,22 +242,39 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
     engine = place.engine(project)
     progress = Progress()
     with engine.lock():
-        found = {each.service: each.id for each in engine.observe().containers.values()}
+        found = {each.service: each for each in engine.observe().containers.values()}
         if missing := [name for name in services if name not in found]:
             mend = how_to_run(project, missing[0], None)
             raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
         with progress:
             for name in services:
                 progress(name, f"{action}{'p' if action == 'stop' else ''}ing")
-            engine.lifecycle(action, [found[name] for name in services])
+            if action != "stop":
+                _prepare(place, project, {name: found[name] for name in services})
+            engine.lifecycle(action, [found[name].id for name in services])
     workspaces = [project.workspaces[name] for name in services if name in project.workspaces]
     with progress:
         waiting = [] if action == "stop" else workspaces
-        failed = wait_until_ready(project, waiting, engine, progress)
+        failed = wait_until_ready(
+            *(project, waiting, engine, progress),
+            reports=place.report,
+            begun=services,
+            output=progress.output,
+        )
     for problem in failed:
         console(stderr=True).print(not_ready_text(problem))
     if failed:
         raise typer.Exit(1)
+
+
+def _prepare(place: Place, project: Project, containers: Mapping[str, ObservedContainer]) -> None:
+    """For the setups of workspaces that are about to start."""
+    from dual_iac.setups import prepare
+
+    for name, container in containers.items():
+        workspace = project.workspaces.get(name)
+        if workspace and workspace.setup:
+            prepare(place.report(name), container.image_id)
 
 
 @app.command()

@@ -113,7 +113,7 @@ def apply(
     """
     from dual_iac.apply import apply_plan
     from dual_iac.clones import clear_unfinished
-    from dual_iac.plan import make_plan
+    from dual_iac.plan import Action, make_plan
     from dual_iac.verify.ready import wait_until_ready
 
     set_format(format_)
@@ -140,7 +140,12 @@ def apply(
             )
     asked = [each for each in project.enabled if not names or each.name in names]
     with progress:
-        failed = wait_until_ready(project, asked, engine, progress, timeout, refused)
+        failed = wait_until_ready(
+            *(project, asked, engine, progress, timeout, refused),
+            reports=place.report,
+            begun=planned.addresses("workspace", *Action),
+            output=progress.output,
+        )
     report(project, planned, asked, failed)
 
 
@@ -281,6 +286,7 @@ def destroy(
     from dual_iac.apply import all_of, take_down
     from dual_iac.clones import remove
     from dual_iac.output import remove_routes
+    from dual_iac.setups import forget
     from dual_iac.view import console, print_json
 
     set_format(format_)
@@ -310,6 +316,8 @@ def destroy(
             engine.remove_volumes(lost)
             for folder in folders:
                 remove(folder)
+            for name in names or project.workspaces:
+                forget(place.report(name))
     if current.json:
         data = {"project": project.name, "destroyed": list(doomed.containers), "volumes": lost}
         print_json({**data, "clones": [folder.name for folder in folders]})

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import tarfile
 import threading
@@ -21,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dual_iac.engine.build import build
-from dual_iac.engine.errors import addresses_taken, engine_error
-from dual_iac.engine.observe import DockerCommand, observe, observe_images
+from dual_iac.engine.errors import addresses_taken, engine_error, half_a_network
+from dual_iac.engine.observe import DockerCommand, observe, observe_images, observe_workspace
 from dual_iac.engine.proxy import routes_seen
 from dual_iac.errors import DualError
 from dual_iac.lock import lock
@@ -61,6 +62,28 @@ class Usage:
 
     cpu: float
     memory: int
+
+
+class Output:
+    """The lines that a container prints, both streams, as they come, until it is closed."""
+
+    def __init__(self, command: DockerCommand, container: str, since: str) -> None:
+        self._process = subprocess.Popen(
+            [*command.argv, "logs", "--follow", "--since", since, container],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            yield line.decode(errors="replace").rstrip("\r\n")
+
+    def close(self) -> None:
+        """May be called at any time, from anywhere: the lines end then."""
+        self._process.kill()
+        self._process.wait()
 
 
 class DockerEngine:
@@ -133,20 +156,24 @@ class DockerEngine:
         Their networks and volumes are created where missing. Compose would start them one by
         one; :meth:`start` can be called side by side.
         """
-        with _errors():
-            self._stream(
-                self.client.compose.up(
-                    list(services),
-                    detach=True,
-                    dependencies=False,
-                    force_recreate=True,
-                    start=False,
-                    no_build=True,
-                    pull="never",
-                    stream_logs=True,
-                ),
-                progress,
-            )
+        try:
+            with _errors():
+                self._stream(
+                    self.client.compose.up(
+                        list(services),
+                        detach=True,
+                        dependencies=False,
+                        force_recreate=True,
+                        start=False,
+                        no_build=True,
+                        pull="never",
+                        stream_logs=True,
+                    ),
+                    progress,
+                )
+        except DualError as error:
+            known = set(self.command.run("network", "ls", "--quiet", "--no-trunc").split())
+            raise half_a_network(error, known) or error from None
 
     def remove(self, container: str) -> None:
         """Stop a container, with the grace it was given, and remove it; volumes stay."""
@@ -230,9 +257,18 @@ class DockerEngine:
             file = tar.extractfile(member) if member else None
             return file.read().decode(errors="replace") if file else ""
 
+    def image_ids(self, images: Iterable[str]) -> dict[str, str]:
+        """The ids of images, by the names asked for, as far as they are there."""
+        found = observe_images(self.command, images)
+        return {name: image.id for name, image in found.items()}
+
     def start(self, container: str) -> None:
         with _errors():
             self.client.container.start(container)
+
+    def restart(self, container: str) -> None:
+        with _errors():
+            self.client.container.restart(container)
 
     def unpause(self, container: str) -> None:
         with _errors():
@@ -279,9 +315,18 @@ class DockerEngine:
                     self.client.container.restart(list(containers))
 
     def last_logs(self, container: str, lines: int) -> list[str]:
-        """The last lines that a container printed, both streams."""
-        with _errors():
-            return str(self.client.container.logs(container, tail=lines)).splitlines()
+        """The last lines that a container printed, both streams, in the order that they came in."""
+        argv = [*self.command.argv, "logs", "--tail", str(lines), container]
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        text = done.stdout.decode(errors="replace")
+        if done.returncode != 0:
+            raise engine_error(text)
+        return text.splitlines()
+
+    def follow(self, workspace: str) -> Output | None:
+        """What a workspace prints from its last start on; None if it has no container."""
+        found = observe_workspace(self.command, self.project, workspace)
+        return Output(self.command, found.id, found.started_at) if found else None
 
     def listeners(self, container: str) -> set[tuple[str, int]] | None:
         """Addresses and ports that TCP servers in a container listen on.

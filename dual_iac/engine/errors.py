@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 
 from dual_iac.errors import ENGINE_REFUSED, DualError, EngineUnreachableError
 
@@ -19,6 +20,7 @@ _PORT_TAKEN = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+_CONFLICT = re.compile(r"conflicts with network ([0-9a-f]{64})")
 _TELLS_NOTHING = re.compile(r"failed to start containers: .*|exit status \d+")
 _NO_USER = re.compile(r"unable to find (?:user|group) (\S+): no matching entries", re.IGNORECASE)
 
@@ -47,6 +49,23 @@ def addresses_taken(why: str) -> DualError:
         "The networks' addresses are taken by another network",
         why=why,
         mend="give another range as network.pool, such as 10.214.0.0/16",
+    )
+
+
+def half_a_network(error: DualError, known: Collection[str]) -> DualError | None:
+    """The error instead, where addresses are taken by none of the ``known`` networks (ids).
+
+    A dockerd that is killed as it makes a network may know it ever after in one place, and not in
+    another: nobody can remove it then.
+    """
+    found = _CONFLICT.search(error.why)
+    if found is None or found[1] in known:
+        return None
+    return DualError(
+        "The networks' addresses are taken by half a network",
+        why=f"Docker lists no network {found[1][:12]}: an engine that was killed has left it",
+        mend="stop Docker, delete network/files/local-kv.db in its data folder (docker info names "
+        "that as Docker Root Dir), start it, and run dual apply: it makes its networks anew",
     )
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 from dual_iac.engine.proxy import Answer, ask
 from dual_iac.errors import DualError
 from dual_iac.model import WORKSPACE_PORT, Project, Workspace
-from dual_iac.state import PROXY, Observed, OnProgress, workspace_address
+from dual_iac.setups import FAILED, SUCCEEDED, read_report
+from dual_iac.state import PROXY, Observed, OnProgress, Setup, workspace_address
 
 LOG_LINES = 10
 
@@ -36,12 +38,20 @@ class NotReady:
     what: str = "does not answer"
 
 
+class Output(Protocol):
+    """Lines as they are printed."""
+
+    def __iter__(self) -> Iterator[str]: ...
+    def close(self) -> None: ...
+
+
 class Engine(Protocol):
     """What finding out needs of an engine."""
 
     def observe(self) -> Observed: ...
     def last_logs(self, container: str, lines: int) -> list[str]: ...
     def listeners(self, container: str) -> set[tuple[str, int]] | None: ...
+    def follow(self, workspace: str) -> Output | None: ...
     def stray_bridge(self, subnet: str) -> str | None: ...
 
 
@@ -58,15 +68,21 @@ def answers(project: Project, workspaces: Iterable[Workspace]) -> dict[str, Answ
 class _Asking(threading.Thread):
     """Asks one workspace until it answers, or its time is up.
 
-    A question may take all the time there is: a dev server compiles at the first one.
+    A question may take all the time there is: a dev server compiles at the first one. As long as
+    its setup runs, its time has not begun; ``report`` is the folder that tells.
     """
 
-    def __init__(self, project: Project, workspace: Workspace, timeout: timedelta) -> None:
+    def __init__(
+        self, project: Project, workspace: Workspace, timeout: timedelta, report: Path | None
+    ) -> None:
         super().__init__(daemon=True)
         self._proxy = project.proxy
         self._project = project.name
         self._workspace = workspace
-        self._deadline = time.monotonic() + timeout.total_seconds()
+        self._timeout = timeout.total_seconds()
+        self._deadline = time.monotonic() + self._timeout
+        self._report = report
+        self.setup: Setup | None = None
         self._over = threading.Event()
         self.answer = Answer(0, None, "not asked yet")
         self.answered = 0.0  # when, on the monotonic clock
@@ -75,6 +91,13 @@ class _Asking(threading.Thread):
     def run(self) -> None:
         host, path = self._workspace.host_names[0], self._workspace.ready.path
         while not self._over.is_set():
+            self.setup = read_report(self._report) if self._report else None
+            if self.failed_setup:
+                return
+            if self.is_setting_up:
+                self._deadline = time.monotonic() + self._timeout
+                self._over.wait(_POLL)
+                continue
             left = self._deadline - time.monotonic()
             self.answer = ask(self._proxy, host, path, timeout=max(left, _LOOK))
             self.answered = time.monotonic()
@@ -83,8 +106,37 @@ class _Asking(threading.Thread):
                 return
             self._over.wait(_POLL)
 
+    @property
+    def is_setting_up(self) -> bool:
+        return self.setup is not None and self.setup.state == "running"
+
+    @property
+    def failed_setup(self) -> Setup | None:
+        return self.setup if self.setup and self.setup.state == "failed" else None
+
     def give_up(self) -> None:
         self._over.set()
+
+
+class _Streaming(threading.Thread):
+    """Tells what the setup of a workspace prints, as it prints it."""
+
+    def __init__(self, workspace: str, engine: Engine, output: OnProgress) -> None:
+        super().__init__(daemon=True)
+        self._workspace = workspace
+        self._output = output
+        self._lines = engine.follow(workspace)
+
+    def run(self) -> None:
+        for line in self._lines or ():
+            if line == SUCCEEDED or line.startswith(FAILED):
+                break
+            self._output(self._workspace, line)
+        self.close()
+
+    def close(self) -> None:
+        if self._lines:
+            self._lines.close()
 
 
 def wait_until_ready(
@@ -94,51 +146,73 @@ def wait_until_ready(
     progress: OnProgress,
     timeout: timedelta | None = None,
     refused: Mapping[str, DualError] | None = None,
+    reports: Callable[[str], Path] | None = None,
+    begun: Collection[str] = (),
+    output: OnProgress = lambda *_: None,
 ) -> list[NotReady]:
     """Ask until each workspace answers, ends, or runs out of its ``ready.timeout``.
 
-    ``refused`` is what the engine did not do, by address: there is nobody to ask. Returns those
-    that don't answer, in the order of their names.
+    ``refused`` is what the engine did not do, by address: there is nobody to ask. ``reports``
+    gives the folder where the setup of a workspace tells how it goes; ``output`` is called with
+    each line that one prints, from the start on in workspaces that have ``begun`` just now. Returns
+    those that don't answer, in the order of their names.
     """
     failed = [
         NotReady(address.partition(".")[2], error.brief, error.mend, what="failed")
         for address, error in (refused or {}).items()
     ]
     asking = {
-        workspace.name: _Asking(project, workspace, timeout or workspace.ready.timeout)
+        workspace.name: _Asking(
+            project,
+            workspace,
+            timeout or workspace.ready.timeout,
+            reports(workspace.name) if reports and workspace.setup else None,
+        )
         for workspace in workspaces
         if workspace_address(workspace.name) not in (refused or {})
     }
+    streams: dict[str, _Streaming] = {}
     started = looked = time.monotonic()
     for each in asking.values():
         each.start()
-    while asking:
-        next(iter(asking.values())).join(_POLL)
-        for name in [name for name, each in asking.items() if each.ready]:
-            progress(name, "ready")
-            del asking[name]
-        now = time.monotonic()
-        late = {
-            name
-            for name, each in asking.items()
-            if (not each.is_alive() and not each.ready)
-            or (each.answer.is_unrouted and each.answered - started > _UNROUTED)
-        }
-        if asking and (late or now - looked >= _LOOK):
-            looked = now
-            found = {name: each.answer for name, each in asking.items()}
-            for problem in _given_up(project, found, late, engine):
-                progress(problem.workspace, "failed")
-                failed.append(problem)
-                asking.pop(problem.workspace).give_up()
-        for name in asking if now - started > _QUIET else ():
-            progress(name, "waiting for an answer")
+    try:
+        while asking:
+            next(iter(asking.values())).join(_POLL)
+            for name, each in asking.items():
+                told = each.setup is not None and name in begun
+                if name not in streams and (told or each.is_setting_up):
+                    streams[name] = _Streaming(name, engine, output)
+                    streams[name].start()
+            over = [name for name, each in asking.items() if each.ready or each.failed_setup]
+            for name in streams.keys() & over:
+                streams[name].join(_LOOK)  # it has yet to tell the last lines
+            for name in [name for name in over if asking[name].ready]:
+                progress(name, "ready")
+                del asking[name]
+            now = time.monotonic()
+            late = {
+                name
+                for name, each in asking.items()
+                if (not each.is_alive() and not each.ready)
+                or (each.answer.is_unrouted and each.answered - started > _UNROUTED)
+            }
+            if asking and (late or now - looked >= _LOOK):
+                looked = now
+                for problem in _given_up(project, asking, late, engine):
+                    progress(problem.workspace, "failed")
+                    failed.append(problem)
+                    asking.pop(problem.workspace).give_up()
+            for name, each in asking.items() if now - started > _QUIET else ():
+                progress(name, "setting up" if each.is_setting_up else "waiting for an answer")
+    finally:
+        for stream in streams.values():
+            stream.close()
     return sorted(failed, key=lambda problem: problem.workspace)
 
 
 def _given_up(
     project: Project,
-    found: Mapping[str, Answer],
+    asking: Mapping[str, _Asking],
     late: set[str],
     engine: Engine,
 ) -> list[NotReady]:
@@ -146,7 +220,7 @@ def _given_up(
     proxy = observed.containers.get(PROXY)
     proxy_runs = proxy is not None and proxy.running
     problems = []
-    for name in found:
+    for name, each in asking.items():
         container = observed.workspace(name)
         ended = (
             container is None
@@ -155,16 +229,22 @@ def _given_up(
             or not proxy_runs
         )
         if ended or name in late:
-            why, mend = _explained(project, name, observed, found[name], engine)
-            if not proxy_runs:
+            why, mend = _explained(project, name, observed, each.answer, engine)
+            what = "does not answer"
+            if each.failed_setup and container and container.is_up:
+                what = "is not set up"
+                why = f"its setup failed with exit code {each.failed_setup.exit_code}"
+                mend = f"it is up, to look around in: dual shell {name}; dual apply tries again"
+            elif not proxy_runs:
                 why, mend = "the proxy doesn't run", "dual apply, or dual start traefik"
             log: list[str] = []
             if container is not None:
                 try:
-                    log = engine.last_logs(container.id, LOG_LINES)
+                    log = engine.last_logs(container.id, LOG_LINES + 1)
+                    log = [line for line in log if not line.startswith(FAILED)][-LOG_LINES:]
                 except DualError:
                     log = []  # it went away meanwhile; the reason above still holds
-            problems.append(NotReady(name, why, mend, tuple(log)))
+            problems.append(NotReady(name, why, mend, tuple(log), what))
     return problems
 
 

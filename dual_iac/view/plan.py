@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from dual_iac.plan import Action, Change, Plan
+from dual_iac.plan import SETUP, Action, Change, Plan
 from dual_iac.view import format_bytes
 
 _MARKS = {
@@ -82,6 +82,8 @@ def _listed(addresses: tuple[str, ...]) -> str:
 def _note(change: Change) -> str:
     if change.address == "proxy" and change.action is Action.UPDATE:
         return "  (live: Traefik keeps running)" + _drift(change)
+    if change.action is Action.UPDATE and SETUP in change.fields:
+        return "  (restarts, for its setup to run)"
     if change.address == "proxy" and change.action is Action.REPLACE:
         return "  (Traefik restarts: open connections through it end)" + _drift(change)
     return _drift(change)

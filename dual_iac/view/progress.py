@@ -51,6 +51,10 @@ class Progress:
         """Something that is about all of them."""
         self._console.print(text)
 
+    def output(self, name: str, line: str) -> None:
+        """A line that something prints in a workspace: it stays, above what goes on."""
+        self._console.print(Text.assemble((f"{name} | ", "dim"), line))
+
     def __call__(self, name: str, event: str) -> None:
         if self._now.get(name) == event or (event == "ready" and name not in self._now):
             return  # nothing new, or somebody untouched who answers as ever

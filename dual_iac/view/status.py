@@ -20,6 +20,7 @@ _STYLES = {
     "missing": "red",
     "restarting": "red",
     "not ready": "yellow",
+    "setting up": "yellow",
     "unhealthy": "red",
 }
 
@@ -29,7 +30,8 @@ class WorkspaceStatus:
     """One row. ``state`` is Docker's, or missing, or disabled.
 
     ``health`` is ready or not ready (does it answer through the proxy?), or what the image's
-    own health check says when that is worse; None where nothing runs. ``cpu_percent`` is of
+    own health check says when that is worse, or how a setup goes; None where nothing
+    runs. ``cpu_percent`` is of
     one CPU; ``memory_bytes`` what it holds; both None where nothing runs. ``branch`` and
     ``dirty`` are what git says of the source, None where it is no working copy; ``ahead`` and
     ``behind`` count commits, None where the branch follows none.
@@ -121,7 +123,9 @@ def _state(row: WorkspaceStatus) -> str:
 
 
 def _styled(text: str) -> Text:
-    return Text(text, style=_STYLES.get(text, "red" if text.startswith("exited") else ""))
+    return Text(
+        text, style=_STYLES.get(text, "red" if text.startswith(("exited", "setup")) else "")
+    )
 
 
 def _uptime(row: WorkspaceStatus, now: datetime) -> str:

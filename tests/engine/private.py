@@ -92,15 +92,28 @@ class PrivateEngine:
             self._reap(daemon)
             self.forget_networks()
             self.start(mended=True)
-        self._remove_stray_bridges()
+        self._remove_half_networks()
 
-    def _remove_stray_bridges(self) -> None:
-        """What dual tells people to do: a kill at a bad moment leaves a bridge of no network."""
+    def _remove_half_networks(self) -> None:
+        """What dual tells people to do about what a kill leaves of a network being made.
+
+        That is a bridge of no network, or even one that dockerd knows in one place and not in
+        another.
+        """
         named = run(*self.inside(), "ip", "-o", "link", "show", "type", "bridge").stdout
         known = run("docker", "--host", self.host, "network", "ls", "--quiet").stdout.split()
-        for bridge in re.findall(r"\bbr-([0-9a-f]{12}):", named):
-            if bridge not in known:
-                self.run_inside("ip", "link", "delete", f"br-{bridge}")
+        strays = {each for each in re.findall(r"\bbr-([0-9a-f]{12}):", named) if each not in known}
+        recorded = self._network_record.read_bytes() if strays else b""
+        for bridge in strays:
+            self.run_inside("ip", "link", "delete", f"br-{bridge}")
+        if any(bridge.encode() in recorded for bridge in strays):
+            self.kill_daemon()
+            self.forget_networks()
+            self.start(mended=True)
+
+    @property
+    def _network_record(self) -> Path:
+        return self.folder / "data/network/files/local-kv.db"
 
     def run_inside(self, *command: str) -> None:
         done = run(*self.inside(), *command)
@@ -108,7 +121,7 @@ class PrivateEngine:
 
     def forget_networks(self) -> None:
         """Take its record of networks away, as people do where a dockerd can't start with it."""
-        (self.folder / "data/network/files/local-kv.db").unlink()
+        self._network_record.unlink()
 
     def answers(self) -> bool:
         version = ("version", "--format", "{{.Server.Version}}")
