@@ -7,19 +7,21 @@ not reached yet is still in the next plan. Volumes are never touched.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from threading import Semaphore
 from typing import Protocol
 
 from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.fingerprint import moved, observed_fingerprint
-from dual_iac.model import PROXY_SERVICE
+from dual_iac.model import HOLDER, PROXY_SERVICE, companion_service
 from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, STATIC_FILE, write_files
-from dual_iac.plan import HIDDEN, SETUP, Action, Change, Plan, make_plan, workspace_of
+from dual_iac.plan import HIDDEN, RESTARTED, Action, Change, Plan, make_plan
+from dual_iac.ports import port_clashes
 from dual_iac.setups import prepare
 from dual_iac.state import (
     PROXY,
@@ -31,10 +33,12 @@ from dual_iac.state import (
     ObservedContainer,
     ObservedNetwork,
     OnProgress,
+    companion_address,
     network_address,
     route_address,
     source_address,
     workspace_address,
+    workspace_of,
 )
 
 Failures = dict[str, DualError]
@@ -44,6 +48,7 @@ _TASK_EXISTS = re.compile(r"task \w+: already exists")
 
 _TELLING = 3  # characters from which on a value counts as a secret: a text has many a "1" in it
 _STARTS = 4  # at once: more gain nothing, the kernel makes network interfaces one by one
+_WAITS = 32  # workspaces at once whose companions are waited for
 _STOPS = 32  # at once: a command may take ten seconds to end, and nobody waits for another's
 _PULLS = 4
 
@@ -62,6 +67,7 @@ class Engine(Protocol):
     def image_ids(self, images: Iterable[str]) -> Mapping[str, str]: ...
     def start(self, container: str) -> None: ...
     def restart(self, container: str) -> None: ...
+    def wait_until_healthy(self, container: str) -> None: ...
     def unpause(self, container: str) -> None: ...
     def rename(self, container: str, name: str) -> None: ...
     def remove(self, container: str) -> None: ...
@@ -91,6 +97,7 @@ def apply_plan(
     _check_subnets(plan, desired, observed, engine)
     missing = pull_missing(plan, desired, observed, engine, progress)
     missing |= _clone_missing(plan, desired, clone, progress)
+    missing |= _without_room(plan, desired, observed, engine)
     check_unmoved(observed, engine.observe())
     files = _files(plan, desired, observed)
     round_ = _Round(plan, desired, observed, files, output, engine, progress)
@@ -145,8 +152,8 @@ def _without_secrets(failures: Failures, desired: Desired) -> Failures:
     """What the engine said, without what came out of variables."""
     secrets: set[str] = set()
     for container in desired.containers.values():
-        for field in container.hidden:
-            value = container.fields.get(field, "")
+        for name in container.hidden:
+            value = container.fields.get(name, "")
             secrets |= {value} if isinstance(value, str) else set(map(str, value or ()))
     secrets = {each for each in secrets if len(each) >= _TELLING}
 
@@ -187,8 +194,7 @@ def _what_is_left(
     haunted = {
         address: replace(network, hash="")
         for address, network in after.networks.items()
-        for owner in [workspace_address(workspace_of(address))]
-        if owner in begun and is_stuck(owner)
+        if (owner := _on_network(address, desired)) in begun and is_stuck(owner)
     }
     # Whether Traefik follows what was written just now is for the next plan to find out.
     seen = replace(after, networks={**after.networks, **haunted}, routes_seen=after.routes_written)
@@ -218,8 +224,15 @@ def _files(plan: Plan, desired: Desired, observed: Observed) -> Mapping[str, str
     return files | {path: observed.files[path] for path in kept if path in observed.files}
 
 
+def _on_network(network: str, desired: Desired) -> str:
+    """The address of what has the workspace's place on its network: its holder, or itself."""
+    name = workspace_of(network)
+    holder = companion_address(name, HOLDER)
+    return holder if holder in desired.containers else workspace_address(name)
+
+
 def _route_of(address: str) -> str:
-    return route_address(address.partition(".")[2])
+    return route_address(workspace_of(address))
 
 
 def check_unmoved(before: Observed, now: Observed) -> None:
@@ -308,8 +321,8 @@ def pull_missing(
         for image, error in sorted(failed.items())
         for address in users[image]
     }
-    stay = {PROXY, *map(workspace_address, plan.addresses("network", Action.REPLACE))}
-    if stay & missing.keys():
+    moving = plan.addresses("network", Action.REPLACE)
+    if any(address == PROXY or workspace_of(address) in moving for address in missing):
         missing = _without_secrets(missing, desired)
         raise all_of(missing, "can't be made, and nothing was changed")
     return missing
@@ -334,6 +347,20 @@ def _clone_missing(
         for name in plan.addresses("source", Action.CREATE)
     }
     return side_by_side(_PULLS, jobs)
+
+
+def _without_room(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> Failures:
+    """Workspaces in which two would listen on one port, as far as images just pulled tell."""
+    asked = {c.address for c in plan.changes if c.action in (Action.CREATE, Action.REPLACE)}
+    unknown = {
+        desired.containers[address].image
+        for address in asked
+        if address in desired.containers and address.startswith("companion.")
+    } - observed.images.keys()
+    if not unknown:
+        return {}  # what was known of the others was told with the plan
+    images = engine.observe(unknown).images
+    return {a: error for a, error in port_clashes(desired, images).items() if a in asked}
 
 
 def side_by_side(count: int, jobs: Mapping[str, Callable[[], None]]) -> Failures:
@@ -383,6 +410,8 @@ class _Round:
     engine: Engine
     progress: OnProgress
     one_by_one: bool = False
+    at_once: Semaphore = field(default_factory=partial(Semaphore, _STARTS))
+    """Held by what starts a container."""
 
     def run(self, missing: Failures) -> Failures:
         """``missing`` can't be made; returned with them is what else fails, and why."""
@@ -426,22 +455,25 @@ class _Round:
         return {SEEN_FILE, *(path for path in routes if path)}
 
     def _changes(self, *actions: Action, without: Iterable[str] = ()) -> list[Change]:
-        """The changes of containers that are to be, with one of these actions."""
-        failed = set(without)
+        """The changes of containers that are to be, with one of these actions.
+
+        Where something of a workspace has failed, nothing of it goes on.
+        """
+        failed = set(map(_whose, without))
         return [
             change
             for change in self.plan.changes
             if change.action in actions
             and change.address in self.desired.containers
-            and change.address not in failed
+            and _whose(change.address) not in failed
         ]
 
     def _remove(self) -> Failures:
         """Workspaces that are gone, and networks that are gone or move with all on them."""
         gone = self.plan.addresses("network", Action.DELETE, Action.REPLACE)
         addresses = {c.address for c in self.plan.changes if c.action is Action.DELETE}
-        addresses |= {workspace_address(name) for name in gone}
         there = self.observed.containers
+        addresses |= {address for address in there if workspace_of(address) in gone}
         return take_down(
             [there[address] for address in sorted(addresses) if address in there],
             [self.observed.networks[f"network.{name}"] for name in gone],
@@ -462,6 +494,7 @@ class _Round:
     def _create(self, without: Iterable[str]) -> Failures:
         """With one call of Compose, which is quick, and takes volumes along as Compose does."""
         changes = self._changes(Action.CREATE, Action.REPLACE, without=without)
+        changes.sort(key=lambda change: _rank(change.address))
         for change in changes:
             _make_mount_points(self.desired.containers[change.address])
         groups = [[change] for change in changes] if self.one_by_one else [changes]
@@ -482,7 +515,7 @@ class _Round:
                     key = reason.field.removeprefix("networks.")
                     name = key.removeprefix("ws-")
                     address = workspace_address(name) if name != key else PROXY
-                    if address not in without:
+                    if _whose(address) not in map(_whose, without):
                         keys.setdefault(address, []).append(key)
         jobs = {address: partial(self._attach_to, each) for address, each in keys.items()}
         return side_by_side(_STARTS, jobs)
@@ -534,36 +567,77 @@ class _Round:
 
     def _start(self, without: Iterable[str]) -> Failures:
         changes = self._changes(Action.CREATE, Action.REPLACE, Action.START, without=without)
-        again = [c for c in self._changes(Action.UPDATE, without=without) if SETUP in c.fields]
-        prepared = [self.desired.containers[change.address] for change in (*changes, *again)]
-        images = self.engine.image_ids({each.image for each in prepared if each.report})
-        jobs: dict[str, Callable[[], None]] = {}
-        for change in (*changes, *again):
-            wanted = self.desired.containers[change.address]
-            container, start = wanted.name, self.engine.start
-            if change.action in (Action.START, Action.UPDATE):
-                found = self.observed.containers[change.address]
-                container = found.id
-                start = self.engine.unpause if found.state == "paused" else start
-                start = self.engine.restart if change.action is Action.UPDATE else start
-            job = partial(self._start_one, change.address, start, container, images)
-            jobs[change.address] = job
-        return side_by_side(_STARTS, jobs)
+        again = self._changes(Action.UPDATE, without=without)
+        changes += [change for change in again if change.fields & RESTARTED]
+        starting = [self.desired.containers[change.address] for change in changes]
+        images = self.engine.image_ids({each.image for each in starting if each.report})
+        groups: dict[str, list[Change]] = {}
+        for change in sorted(changes, key=lambda change: _rank(change.address)):
+            groups.setdefault(_whose(change.address), []).append(change)
+        failures: Failures = {}
+        # A companion may take its time to become healthy, and nobody else waits for that.
+        jobs = {
+            whose: partial(self._start_in_turn, group, images, failures)
+            for whose, group in groups.items()
+        }
+        side_by_side(_WAITS, jobs)
+        return failures
 
-    def _start_one(
+    def _start_in_turn(
         self,
-        address: str,
-        start: Callable[[str], None],
-        container: str,
+        changes: Sequence[Change],
         images: Mapping[str, str],
+        failures: Failures,
     ) -> None:
-        wanted = self.desired.containers[address]
-        service = wanted.service
+        """Start what a workspace consists of: the next only where all before it are up."""
+        companions = [change for change in changes if change.address.startswith("companion.")]
+        jobs = [(each.address, partial(self._start_one, each, images)) for each in companions]
+        prefix = companion_address(workspace_of(changes[0].address), "")
+        for address, wanted in self.desired.containers.items():
+            if address.startswith(prefix) and wanted.has_healthcheck:
+                jobs.append((address, partial(self._wait_for, wanted)))
+        itself = [change for change in changes if change not in companions]
+        jobs += [(each.address, partial(self._start_one, each, images)) for each in itself]
+        for address, job in jobs:
+            try:
+                job()
+            except EngineUnreachableError:
+                raise
+            except DualError as error:
+                failures[address] = error
+                return
+
+    def _wait_for(self, companion: DesiredContainer) -> None:
+        self.progress(companion.service, "waiting for it to be healthy")
+        self.engine.wait_until_healthy(companion.name)
+        self.progress(companion.service, "healthy")
+
+    def _start_one(self, change: Change, images: Mapping[str, str]) -> None:
+        wanted = self.desired.containers[change.address]
+        container, start = wanted.name, self.engine.start
+        if change.action in (Action.START, Action.UPDATE):
+            found = self.observed.containers[change.address]
+            container = found.id
+            start = self.engine.unpause if found.state == "paused" else start
+            start = self.engine.restart if change.action is Action.UPDATE else start
         if wanted.report:
             prepare(Path(wanted.report), images.get(wanted.image, ""))
-        self.progress(service, "starting")
-        start(container)
-        self.progress(service, "started")
+        with self.at_once:
+            self.progress(wanted.service, "starting")
+            start(container)
+        self.progress(wanted.service, "started")
+
+
+def _whose(address: str) -> str:
+    """The workspace that a container's address belongs to, or the address itself (the proxy's)."""
+    return workspace_of(address) or address
+
+
+def _rank(address: str) -> tuple[int, str]:
+    """In which order the containers of a workspace need each other: holder, companions, itself."""
+    if address.startswith("companion."):
+        return (0 if address.endswith(f"/{HOLDER}") else 1), address
+    return 2, address
 
 
 def _make_mount_points(container: DesiredContainer) -> None:
@@ -595,10 +669,9 @@ def take_down(
     """
     proxy = observed.containers.get(PROXY)
     parts: dict[str, tuple[list[ObservedContainer], list[ObservedNetwork]]] = {}
-    for container in containers:
+    for container in sorted(containers, key=_last_the_holder):
         is_proxy = proxy and container.id == proxy.id
-        name = container.service or container.name
-        address = PROXY if is_proxy else workspace_address(name)
+        address = PROXY if is_proxy else workspace_address(container.workspace or container.name)
         parts.setdefault(address, ([], []))[0].append(container)
     for network in networks:
         name = network_address(network.key).partition(".")[2]
@@ -620,3 +693,9 @@ def take_down(
     jobs = {address: partial(remove, address) for address in parts}
     last = {PROXY: jobs.pop(PROXY)} if PROXY in jobs else {}
     return side_by_side(_STOPS, jobs) | side_by_side(1, last)
+
+
+def _last_the_holder(container: ObservedContainer) -> tuple[bool, bool]:
+    """The workspace itself goes first, and last what holds the network."""
+    name = container.workspace
+    return container.service == companion_service(name, HOLDER), container.service != name

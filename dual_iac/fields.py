@@ -16,7 +16,15 @@ from typing import Any
 
 from dual_iac.envfile import read_env_file
 from dual_iac.interpolation import has_references, substitute
-from dual_iac.state import ENV_FILE, LABEL_BUILD, LABEL_HASH, LABEL_HIDDEN, Fields
+from dual_iac.model import format_duration, parse_duration
+from dual_iac.state import (
+    ENV_FILE,
+    LABEL_BUILD,
+    LABEL_HASH,
+    LABEL_HIDDEN,
+    NETWORK_MODE,
+    Fields,
+)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgt]?)i?b?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -31,6 +39,9 @@ LIMITS = {
     "memswap_limit": "MemorySwap",
 }
 """Limits that only a user's template or ``docker update`` sets: Compose's name, and Docker's."""
+
+HEALTH_TIMES = {"interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod"}
+"""The durations of a healthcheck: Compose's name, and Docker's."""
 
 _UNLABELLED = frozenset({"label=disable", "label:disable"})
 _OTHERS_LABELS = ("com.docker.", "desktop.docker.io/", "io.podman.")
@@ -179,8 +190,19 @@ def desired_fields(
     for port in definition.get("ports", ()):
         published = f"{port['host_ip']}:{port['published']}"
         fields[f"ports.{port['target']}/{port.get('protocol', 'tcp')}"] = published
-    for key, network in definition["networks"].items():
+    for key, network in definition.get("networks", {}).items():
         fields[f"networks.{key}"] = (network or {}).get("ipv4_address", "")
+    if definition.get(NETWORK_MODE):
+        fields[NETWORK_MODE] = read(NETWORK_MODE, definition[NETWORK_MODE])
+    health = definition.get("healthcheck") or {}
+    if test := health.get("test"):
+        words = ["CMD-SHELL", test] if isinstance(test, str) else test
+        fields["healthcheck.test"] = tuple(read("healthcheck.test", word) for word in words)
+    for key in HEALTH_TIMES:
+        if key in health:
+            fields[f"healthcheck.{key}"] = format_duration(parse_duration(str(health[key])))
+    if "retries" in health:
+        fields["healthcheck.retries"] = int(health["retries"])
     for field, value in compared_labels(definition.get("labels")):
         fields[field] = read(field, value)
     return fields, frozenset(hidden)

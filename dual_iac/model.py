@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -43,6 +43,15 @@ published port to the network whose name sorts first, and drops its connections.
 
 SUBNET_PREFIX = 29
 """Each workspace's own network: a gateway, the workspace, the proxy, and room for three."""
+
+HOLDER = "localhost"
+"""The name that a workspace's companions know its network's holder by."""
+
+
+def companion_service(workspace: str, companion: str) -> str:
+    """The service of a workspace's companion in the rendered file."""
+    return f"{workspace}--{companion}"
+
 
 SETUP_VOLUME = "_setup"
 """The volume that tells what a setup has succeeded for: no volume of dual.yaml has such a name."""
@@ -382,6 +391,18 @@ Command = Annotated[
 ]
 """As in Compose: one text is split into words as a shell would, a list is taken as it is."""
 
+
+def _health_test(value: Any) -> str | tuple[str, ...]:
+    test = _command(value)
+    if isinstance(test, tuple) and (test[0] not in ("CMD", "CMD-SHELL") or len(test) < 2):
+        raise invalid(
+            "a healthcheck's list starts with CMD or CMD-SHELL",
+            why="as in Compose: [CMD, pg_isready], or [CMD-SHELL, pg_isready && test -f /ready]",
+            mend="or write it as one text, for a shell",
+        )
+    return test
+
+
 Environment = Annotated[
     Mapping[EnvName, Text | None],
     WithJsonSchema(
@@ -395,6 +416,21 @@ Environment = Annotated[
 
 
 # ── the models ──────────────────────────────────────────────────────────────────────────────
+
+
+_M = TypeVar("_M")
+
+
+def _with_different_targets(model: _M, taken: dict[str, str], volumes: Mapping[str, str]) -> _M:
+    """The model, if no two things in it go to one place; ``taken`` maps places to what is there."""
+    for name, target in volumes.items():
+        if target in taken:
+            raise invalid(
+                f"{taken[target]} and volumes.{name} both go to {target}",
+                mend="give one of them another place",
+            )
+        taken[target] = f"volumes.{name}"
+    return model
 
 
 class Model(BaseModel):
@@ -470,14 +506,55 @@ class Ready(Model):
     """How long apply waits for the answer."""
 
 
+class Healthcheck(Model):
+    """How to see that a companion is ready to be used: the workspace's command waits for it."""
+
+    test: Annotated[
+        str | tuple[str, ...],
+        PlainValidator(_health_test),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "array", "items": {"type": "string"}, "minItems": 2},
+                ]
+            }
+        ),
+    ]
+    """A shell command that succeeds, or a list: CMD and words, or CMD-SHELL and a shell command."""
+    interval: Duration = timedelta(seconds=5)
+    """How long between two tests; the first comes after as long."""
+    timeout: Duration = timedelta(seconds=5)
+    """How long a test may take."""
+    retries: Annotated[int, Field(ge=1)] = 12
+    """How many tests in a row must fail for it to count as unhealthy."""
+    start_period: Duration | None = None
+    """For how long after the start failures don't count."""
+
+
 class Companion(Model):
     """A service that shares the workspace's localhost: a database, say."""
 
     image: Image
+    """The image to run."""
     command: Command | None = None
+    """What to run, instead of the image's own command."""
     env: Environment = Field(default_factory=dict)
+    """Environment variables."""
     user: User | None = None
+    """Who to run as: a name or uid, with :group if need be."""
     volumes: Mapping[PartName, ContainerPath] = Field(default_factory=dict)
+    """Named volumes and where they go. Each workspace has its own, and keeps it."""
+    resources: Resources = Resources()
+    """Limits on CPU, memory and processes."""
+    healthcheck: Healthcheck | None = None
+    """When it is ready to be used."""
+    port: Port | None = None
+    """The port that it listens on, where that is none of those that its image exposes."""
+
+    @model_validator(mode="after")
+    def _targets_differ(self) -> Self:
+        return _with_different_targets(self, {}, self.volumes)
 
 
 class Auth(Model):
@@ -528,14 +605,7 @@ class WorkspaceSettings(Model):
     def _targets_differ(self) -> Self:
         taken = {"/workspace": "source"} if self.source else {}
         taken |= {SETUP_INSIDE: "setup"} if self.setup else {}
-        for name, target in self.volumes.items():
-            if target in taken:
-                raise invalid(
-                    f"{taken[target]} and volumes.{name} both go to {target}",
-                    mend="give one of them another place",
-                )
-            taken[target] = f"volumes.{name}"
-        return self
+        return _with_different_targets(self, taken, self.volumes)
 
     @property
     def volumes_by_name(self) -> list[tuple[str, str]]:
@@ -564,6 +634,9 @@ class Network(Model):
 
     pool: Pool = "10.213.0.0/16"
     """Each workspace's own /29 is taken from here."""
+    holder: Image = "busybox:1.35"
+    """What holds the network of a workspace with services, so that these outlive a change of it: a
+    small image that has tail."""
 
 
 class Spec(Model):
@@ -711,15 +784,42 @@ def conflicts(spec: Spec) -> Iterator[Found]:
                 f"workspaces {owner} and {name} both claim it" if owner != name else "",
                 "remove it from one of them",
             )
-        for companion in settings.services:
-            service = f"{name}--{companion}"
-            if service in spec.workspaces:
-                yield (
-                    (*path, "services", companion),
-                    f"workspace {service} and the service {companion} of {name} share a name",
-                    "",
-                    "rename one of them",
-                )
+        yield from _companion_conflicts(spec, name, settings)
+
+
+def _companion_conflicts(spec: Spec, name: str, settings: WorkspaceSettings) -> Iterator[Found]:
+    path = ("workspaces", name, "services")
+    holder = [HOLDER] if settings.services else []
+    for companion in (*settings.services, *holder):
+        service = companion_service(name, companion)
+        here = (*path, companion) if companion in settings.services else path
+        if service in spec.workspaces:
+            what = "its holder" if companion == HOLDER else f"the service {companion}"
+            yield (
+                here,
+                f"workspace {service} and {what} of {name} share a name",
+                "",
+                "rename the workspace",
+            )
+    if HOLDER in settings.services:
+        yield (
+            (*path, HOLDER),
+            f"{HOLDER!r} is the name of what holds the network of the services",
+            "",
+            "give the service another name",
+        )
+    owners = {WORKSPACE_PORT: f"workspace {name} itself"}
+    for companion, service_settings in settings.services.items():
+        port = service_settings.port
+        if port in owners:
+            yield (
+                (*path, companion, "port"),
+                f"{owners[port]} and the service {companion} both listen on port {port}",
+                "they share one localhost",
+                "have one of them listen elsewhere",
+            )
+        elif port is not None:
+            owners[port] = f"the service {companion}"
 
 
 def not_supported_yet(spec: Spec) -> Iterator[Found]:
@@ -732,7 +832,5 @@ def not_supported_yet(spec: Spec) -> Iterator[Found]:
     parts: list[tuple[tuple[str, ...], WorkspaceSettings]] = [(("defaults",), spec.defaults)]
     parts += [(("workspaces", name), settings) for name, settings in spec.workspaces.items()]
     for path, settings in parts:
-        if settings.services:
-            yield (*path, "services"), "companions are not supported yet", why, mend
         if settings.auth:
             yield (*path, "auth"), "auth is not supported yet", why, mend

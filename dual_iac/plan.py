@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from dual_iac.interpolation import has_references
-from dual_iac.model import EDGE_NETWORK
+from dual_iac.model import EDGE_NETWORK, HOLDER
 from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, SETUP_FILE, read_rendered
 from dual_iac.state import (
     ENV_FILE,
@@ -27,23 +27,28 @@ from dual_iac.state import (
     Fields,
     Observed,
     ObservedContainer,
+    companion_address,
     network_address,
     source_address,
     workspace_address,
+    workspace_of,
 )
 
 
 class Action(StrEnum):
     CREATE = "create"
     UPDATE = "update"
-    """Changed in place: nothing restarts, but a workspace whose setup is to run again."""
+    """Changed in place. Nothing restarts but for its setup, or to join its companions again."""
     REPLACE = "replace"
     DELETE = "delete"
     START = "start"
 
 
 SETUP = "setup"
-"""The field of a reason that is mended by starting a workspace anew."""
+LOCALHOST = "localhost"
+RESTARTED = frozenset({SETUP, LOCALHOST})
+"""The fields of reasons that are mended by a restart: a setup that is to run again, and a network
+that is not the one that its companions have any more."""
 
 HIDDEN = "(hidden)"
 """Stands for a value that came out of a variable or a file."""
@@ -125,6 +130,10 @@ def make_plan(desired: Desired, observed: Observed, targets: Iterable[str] = ())
         address: _container(address, desired, observed, networks)
         for address in _in_order({*desired.containers, *observed.containers})
     }
+    for address, wanted in desired.containers.items():
+        if wanted.holder:
+            holder = companion_address(workspace_of(address), HOLDER)
+            found[address] = _joined(found[address], address, holder, found[holder], observed)
     found |= networks
     for address, clone in sorted(desired.clones.items()):
         found[address] = None if address in observed.clones else _clone(address, clone)
@@ -169,7 +178,7 @@ def _targeted(plan: Plan, targets: tuple[str, ...], observed: Observed) -> Plan:
         needed = made and (
             change.address == PROXY
             or (kind == "network" and change.action is not Action.DELETE)
-            or (kind == "workspace" and name in moved)
+            or (kind in ("workspace", "companion") and name in moved)
         )
         if needed or name in targets:
             chosen.append(change)
@@ -184,11 +193,6 @@ def _targeted(plan: Plan, targets: tuple[str, ...], observed: Observed) -> Plan:
     touched = {change.address for change in chosen}
     untouched = (*plan.untouched, *(address for address in left_out if address not in touched))
     return Plan(plan.project, tuple(chosen), untouched, targets, left_out)
-
-
-def workspace_of(address: str) -> str:
-    """The workspace that an address belongs to: ``main`` for ``network.main``, say."""
-    return address.partition(".")[2].partition("#")[0]
 
 
 def _in_order(addresses: Iterable[str]) -> list[str]:
@@ -245,7 +249,7 @@ def _missing(address: str, wanted: DesiredContainer, observed: Observed) -> Chan
         return Change(address, Action.CREATE, (Reason("declared", False, True),))
     # A fresh clone has a rendered project, too; networks only where it was applied.
     applied = (
-        network_address(EDGE_NETWORK if address == PROXY else f"ws-{wanted.service}")
+        network_address(EDGE_NETWORK if address == PROXY else f"ws-{workspace_of(address)}")
         in observed.networks
     )
     same = _map(last.get("labels")).get(LABEL_HASH) == wanted.hash
@@ -285,7 +289,7 @@ def _in_place(address: str, reason: Reason) -> bool:
     """
     is_network = reason.field.startswith("networks.") and reason.before != GONE
     is_edge = reason.field == f"networks.{EDGE_NETWORK}"
-    return reason.field in ("name", SETUP) or (address == PROXY and is_network and not is_edge)
+    return reason.field in ("name", *RESTARTED) or (address == PROXY and is_network and not is_edge)
 
 
 def _undeclared(address: str, observed: Observed) -> Change:
@@ -325,6 +329,32 @@ def _follows_its_files(desired: Desired, observed: Observed) -> bool:
     if SEEN_FILE in desired.files and SEEN_FILE not in observed.files:
         return False
     return observed.routes_seen == observed.routes_written
+
+
+def _joined(
+    change: Change | None, address: str, holder: str, held: Change | None, observed: Observed
+) -> Change | None:
+    """The change of a container that shares the network of another, given that one's.
+
+    It keeps to the network of the very start of the holder that it joined at its own.
+    """
+    found, there = observed.containers.get(address), observed.containers.get(holder)
+    if found is None or there is None or (change and change.action is Action.REPLACE):
+        return change
+    known = change.reasons if change else ()
+    if held and held.action in (Action.CREATE, Action.REPLACE):
+        reason = Reason(LOCALHOST, there.service, "made anew")
+        return Change(address, Action.REPLACE, (*known, reason), held.is_drift)
+    starts = held is not None and held.action is Action.START
+    if found.running and (starts or _instant(there) > _instant(found)):
+        reason = Reason(LOCALHOST, f"that of {there.service} before its last start", "its own now")
+        return Change(address, Action.UPDATE, (*known, reason), is_drift=True)
+    return change
+
+
+def _instant(container: ObservedContainer) -> tuple[str, str]:
+    """When it was started, to compare: engines leave out the zeros at the end."""
+    return container.started_at[:19], container.started_at[19:].rstrip("Z").ljust(10, "0")
 
 
 def _setup(

@@ -25,14 +25,19 @@ from dual_iac.fields import desired_fields, recorded_hidden
 from dual_iac.interpolation import InterpolationError, starts_with_reference
 from dual_iac.model import (
     EDGE_NETWORK,
+    HOLDER,
     PROXY_SERVICE,
     SETUP_INSIDE,
     SUBNET_PREFIX,
     WORKSPACE_PORT,
     Build,
+    Companion,
+    Healthcheck,
     Project,
     Workspace,
     build_repository,
+    companion_service,
+    format_duration,
 )
 from dual_iac.output import (
     COMPOSE_FILE,
@@ -54,6 +59,7 @@ from dual_iac.state import (
     DesiredClone,
     DesiredContainer,
     DesiredNetwork,
+    companion_address,
     digest,
     network_address,
     route_address,
@@ -247,10 +253,15 @@ class _Renderer:
     def desired(self) -> Desired:
         static = self.templates.get_template("traefik/traefik.yaml.j2").render(port=PROXY_PORT)
         services = [self._proxy(static)]
-        services += [self._workspace(workspace) for workspace in self.project.enabled]
         for workspace in self.project.workspaces.values():
-            if not workspace.enabled:
-                self._volumes(workspace)
+            if workspace.enabled:
+                if workspace.services:
+                    services += self._companions(workspace)
+                services.append(self._workspace(workspace))
+            else:
+                self._volumes(workspace.name, workspace.name, workspace.volumes_by_name)
+                for name, companion in sorted(workspace.services.items()):
+                    self._companion_volumes(workspace, name, companion)
         self.files[SEEN_FILE] = self._seen()
         compose = self.templates.get_template("compose.yaml.j2").render(
             services=services,
@@ -298,8 +309,13 @@ class _Renderer:
             # An unknown user has none of its own.
             home=None if workspace.user or not source or "HOME" in workspace.env else "/tmp",
             env_files=[self._host_path(path) for path in workspace.env_file],
-            volumes=self._volumes(workspace),
+            volumes=self._volumes(workspace.name, workspace.name, workspace.volumes_by_name),
             port=WORKSPACE_PORT,
+            holder=companion_service(workspace.name, HOLDER) if workspace.services else None,
+            companions=[
+                (companion_service(workspace.name, name), _condition(companion))
+                for name, companion in sorted(workspace.services.items())
+            ],
             hash=Raw(_HASH_PLACEHOLDER),
             hidden=Raw(_HIDDEN_PLACEHOLDER),
         )
@@ -314,6 +330,41 @@ class _Renderer:
         )
         self.routes[route_address(workspace.name)] = path
         return self._service(workspace_address(workspace.name), workspace.name, text)
+
+    def _companions(self, workspace: Workspace) -> list[Raw]:
+        """What shares the workspace's localhost, and before it what holds that."""
+        holder = companion_service(workspace.name, HOLDER)
+        texts = {
+            HOLDER: self.templates.get_template("localhost.yaml.j2").render(
+                workspace=workspace,
+                service=holder,
+                companion=HOLDER,
+                network=self.places[f"ws-{workspace.name}"],
+                port=WORKSPACE_PORT,
+                hash=Raw(_HASH_PLACEHOLDER),
+                hidden=Raw(_HIDDEN_PLACEHOLDER),
+            )
+        }
+        for name, companion in sorted(workspace.services.items()):
+            texts[name] = self.templates.get_template("companion.yaml.j2").render(
+                workspace=workspace,
+                name=name,
+                companion=companion,
+                service=companion_service(workspace.name, name),
+                healthcheck=_healthcheck(companion.healthcheck) if companion.healthcheck else None,
+                holder=holder,
+                volumes=self._companion_volumes(workspace, name, companion),
+                hash=Raw(_HASH_PLACEHOLDER),
+                hidden=Raw(_HIDDEN_PLACEHOLDER),
+            )
+        return [
+            self._service(
+                companion_address(workspace.name, name),
+                companion_service(workspace.name, name),
+                text,
+            )
+            for name, text in texts.items()
+        ]
 
     def _build(self, image: str, build: Build, content: str) -> None:
         context = os.path.normpath(self.folder / build.context)
@@ -345,13 +396,18 @@ class _Renderer:
             digest=hashlib.sha256(routes.encode()).hexdigest()[:_HASH_LENGTH],
         )
 
-    def _volumes(self, workspace: Workspace) -> list[VolumePlace]:
-        volumes = [
-            VolumePlace(f"{workspace.name}--{name}", workspace.name, target)
-            for name, target in workspace.volumes_by_name
-        ]
+    def _volumes(
+        self, workspace: str, prefix: str, named: Iterable[tuple[str, str]]
+    ) -> list[VolumePlace]:
+        volumes = [VolumePlace(f"{prefix}--{name}", workspace, target) for name, target in named]
         self.volumes += volumes
         return volumes
+
+    def _companion_volumes(
+        self, workspace: Workspace, name: str, companion: Companion
+    ) -> list[VolumePlace]:
+        prefix = companion_service(workspace.name, name)
+        return self._volumes(workspace.name, prefix, sorted(companion.volumes.items()))
 
     def _setup(self, workspace: Workspace) -> SetupPlace:
         if SETUP_FILE not in self.files:
@@ -406,6 +462,19 @@ class _Renderer:
         self.containers[address] = DesiredContainer(service, hash_, definition, fields, hidden)
         recorded = to_yaml(", ".join(recorded_hidden(definition, hidden)))
         return _with_hash(text.replace(_HIDDEN_PLACEHOLDER, recorded), hash_)
+
+
+def _condition(companion: Companion) -> str:
+    """What Compose waits for, of a companion, before it starts the workspace."""
+    return "service_healthy" if companion.healthcheck else "service_started"
+
+
+def _healthcheck(check: Healthcheck) -> Mapping[str, Any]:
+    times = {"interval": check.interval, "timeout": check.timeout}
+    if check.start_period is not None:
+        times["start_period"] = check.start_period
+    shown = {key: format_duration(value) for key, value in times.items()}
+    return {"test": check.test, **shown, "retries": check.retries}
 
 
 def _parsed(text: str, service: str) -> dict[str, Any]:

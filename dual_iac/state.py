@@ -1,7 +1,8 @@
 """Desired and observed, keyed by the same addresses, so that a plan is a comparison.
 
-Addresses: ``proxy``, ``workspace.<name>``, ``network.<name>`` (``network.traefik`` is the
-proxy's), ``route.<name>``, ``source.<name>`` (the clone of a git source).
+Addresses: ``proxy``, ``workspace.<name>``, ``companion.<workspace>/<name>`` (``…/localhost`` holds
+the network that they share), ``network.<name>`` (``network.traefik`` is the proxy's),
+``route.<name>``, ``source.<name>`` (the clone of a git source).
 
 What a container is made of is compared field by field, so both sides are flat maps of the
 same field names to plain values (``env.NODE_ENV``, ``resources.memory``, ``mounts./workspace``,
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -23,6 +25,8 @@ PROXY = "proxy"
 
 LABEL_PROJECT = "dev.dual.project"
 LABEL_WORKSPACE = "dev.dual.workspace"
+LABEL_COMPANION = "dev.dual.companion"
+LABEL_PORT = "dev.dual.port"
 LABEL_HASH = "dev.dual.hash"
 LABEL_HIDDEN = "dev.dual.hidden"
 LABEL_BUILD = "dev.dual.build"
@@ -30,6 +34,9 @@ LABEL_BUILD = "dev.dual.build"
 
 ENV_FILE = "env_file"
 """Among hidden fields: whatever else is in the environment may come out of a file."""
+
+NETWORK_MODE = "network_mode"
+"""The field of a container that shares another's network: ``service:`` and the other's service."""
 
 GONE = "gone"
 """Stands for the address in a network that a container refers to, but that was removed."""
@@ -50,6 +57,16 @@ def digest(value: Any, also: str = "") -> str:
 
 def workspace_address(name: str) -> str:
     return f"workspace.{name}"
+
+
+def companion_address(workspace: str, name: str) -> str:
+    """The address of a companion, or of the holder of a workspace's network."""
+    return f"companion.{workspace}/{name}"
+
+
+def workspace_of(address: str) -> str:
+    """The workspace that an address belongs to: ``main`` for ``network.main``, say."""
+    return re.split("[#/]", address.partition(".")[2], maxsplit=1)[0]
 
 
 def network_address(key: str) -> str:
@@ -93,6 +110,17 @@ class DesiredContainer:
     def name(self) -> str:
         """The container's name."""
         return str(self.fields["name"])
+
+    @property
+    def holder(self) -> str | None:
+        """The service whose network it shares; None if it has networks of its own."""
+        mode = str(self.fields.get(NETWORK_MODE, ""))
+        return mode.removeprefix("service:") if mode.startswith("service:") else None
+
+    @property
+    def has_healthcheck(self) -> bool:
+        """Whether dual.yaml gives it one."""
+        return bool(self.definition.get("healthcheck"))
 
     @property
     def report(self) -> str | None:
@@ -205,6 +233,12 @@ class ObservedContainer:
     """The fields whose values came out of variables, or files; None where nobody recorded it."""
 
     @property
+    def workspace(self) -> str:
+        """Whose it is; empty for what is no workspace's."""
+        named = self.fields.get(f"labels.{LABEL_WORKSPACE}")
+        return str(named) if named else "" if self.service == PROXY_SERVICE else self.service
+
+    @property
     def running(self) -> bool:
         return self.state == "running"
 
@@ -229,6 +263,8 @@ class ObservedImage:
 
     id: str
     fields: Fields
+    ports: frozenset[int] = frozenset()
+    """The TCP ports that it says its containers listen on."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +300,7 @@ class Observed:
         keys = {f"ws-{name}" for name in names}
         return replace(
             self,
-            containers={a: each for a, each in self.containers.items() if each.service in names},
+            containers={a: each for a, each in self.containers.items() if each.workspace in names},
             networks={a: each for a, each in self.networks.items() if each.key in keys},
-            one_offs=tuple(each for each in self.one_offs if each.service in names),
+            one_offs=tuple(each for each in self.one_offs if each.workspace in names),
         )

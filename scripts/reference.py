@@ -38,6 +38,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "resources": model.Resources,
     "ready": model.Ready,
     "services": model.Companion,
+    "healthcheck": model.Healthcheck,
     "auth": model.Auth,
 }
 """Headings, and the models whose keys stand under them."""

@@ -190,6 +190,12 @@ class FakeEngine:
         with self._doing("restart", found.service):
             found.started_at = f"2026-01-01T00:00:{self._next()}Z"
 
+    def wait_until_healthy(self, container: str) -> None:
+        found = self._find(container)
+        with self._doing("wait", found.service):
+            if found.state != "running":
+                raise DualError("Refused", why=f"{found.service} does not run")
+
     def unpause(self, container: str) -> None:
         found = self._find(container)
         with self._doing("unpause", found.service):

@@ -745,9 +745,9 @@ def test_other_configuration_for_traefik_needs_another_proxy(tmp_path: Path) -> 
         ),
         (
             "workspace.yaml.j2",
-            "a: {image: x, labels: {dev.dual.hash: {{ hash }}}}",
+            "a: {image: x, volumes: [{type: bind}], labels: {dev.dual.hash: {{ hash }}}}",
             "The template of service a renders to a form that dual can't compare",
-            "KeyError: 'networks'",
+            "KeyError: 'target'",
         ),
         (
             "workspace.yaml.j2",

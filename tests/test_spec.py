@@ -423,7 +423,6 @@ def test_a_pool_with_too_little_room() -> None:
 @pytest.mark.parametrize(
     ("fields", "column", "key", "what"),
     [
-        ("services: {db: {image: x}}", 17, "services", "companions are not supported yet"),
         (
             "auth: {users: {ada: $$2y$$05$$abc}}",
             17,
@@ -451,8 +450,40 @@ def test_a_companion_with_a_workspaces_name() -> None:
     text = f"{HEAD}workspaces:\n  a: {{image: x, services: {{b: {{image: x}}}}}}\n"
     assert (
         "4:28 workspaces.a.services.b: workspace a--b and the service b of a share a name"
-        " > rename one of them"
+        " > rename the workspace"
     ) in problems(f"{text}  a--b: {{image: x}}\n")
+    assert (
+        "4:17 workspaces.a.services: workspace a--localhost and its holder of a share a name"
+        " > rename the workspace"
+    ) in problems(f"{text}  a--localhost: {{image: x}}\n")
+
+
+@pytest.mark.parametrize(
+    ("services", "expected"),
+    [
+        ("localhost: {image: x}", "28 …localhost: 'localhost' is the name of what holds"),
+        (
+            "b: {image: x, port: 1}, c: {image: x, port: 1}",
+            "66 …c.port: the service b and the service c both listen on port 1",
+        ),
+        (
+            "b: {image: x, port: 3000}",
+            "42 …b.port: workspace a itself and the service b both listen on port 3000",
+        ),
+        (
+            "b: {image: x, healthcheck: {test: [pg_isready]}}",
+            "56 …b.healthcheck.test: a healthcheck's list starts with CMD or CMD-SHELL",
+        ),
+        ("b: {image: x, healthcheck: {}}", "42 …b.healthcheck.test: test is missing"),
+        (
+            "b: {image: x, volumes: {p: /d, q: /d}}",
+            "28 …b: volumes.p and volumes.q both go to /d",
+        ),
+    ],
+)
+def test_companions_that_cannot_be(services: str, expected: str) -> None:
+    [found] = problems(f"{HEAD}workspaces:\n  a: {{image: x, services: {{{services}}}}}\n")
+    assert found.replace("workspaces.a.services.", "…").startswith(f"4:{expected}")
 
 
 # ── defaults ────────────────────────────────────────────────────────────────────────────────

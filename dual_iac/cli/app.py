@@ -306,6 +306,24 @@ def chosen(project: Project, names: Sequence[str] | None) -> list[Workspace]:
     return [w for w in project.workspaces.values() if not names or w.name in names]
 
 
+def services_of(workspace: Workspace) -> list[str]:
+    """The services that a workspace consists of, in the order in which they need each other."""
+    from dual_iac.model import HOLDER, companion_service
+
+    if not workspace.services:
+        return [workspace.name]
+    names = [HOLDER, *sorted(workspace.services)]
+    return [*(companion_service(workspace.name, name) for name in names), workspace.name]
+
+
+def known_services(project: Project) -> list[str]:
+    """Workspaces, their companions, and the proxy: what has logs, and can be started."""
+    from dual_iac.model import PROXY_SERVICE
+
+    every = [name for workspace in project.workspaces.values() for name in services_of(workspace)]
+    return [*every, PROXY_SERVICE]
+
+
 def unknown_name(name: str, known: Iterable[str]) -> DualError:
     names = list(known)
     nearest = difflib.get_close_matches(name, names, 1)

@@ -22,6 +22,8 @@ from dual_iac.cli.app import (
     complete_names,
     current,
     here,
+    known_services,
+    services_of,
     set_format,
     unknown_name,
 )
@@ -30,8 +32,8 @@ from dual_iac.errors import DualError
 if TYPE_CHECKING:
     from dual_iac.engine.docker import DockerEngine
     from dual_iac.model import Project, Workspace
-    from dual_iac.state import ObservedContainer
-    from dual_iac.view.status import WorkspaceStatus
+    from dual_iac.state import Observed, ObservedContainer
+    from dual_iac.view.status import ServiceStatus, WorkspaceStatus
 
 _WATCH_SECONDS = 2.0
 
@@ -100,6 +102,8 @@ def _show_volumes(engine: DockerEngine, project: Project, names: Sequence[str]) 
             workspace = project.workspaces.get(owner)
             part = volume.removeprefix(f"{project.name}_{owner}--")
             places = dict(workspace.volumes_by_name) if workspace else {}
+            for name, companion in workspace.services.items() if workspace else ():
+                places |= {f"{name}--{key}": at for key, at in companion.volumes.items()}
             rows.append(Volume(owner, volume, places.get(part)))
     if current.json:
         print_json(volumes_data(project.name, rows))
@@ -154,9 +158,30 @@ def _status(
                 dirty=git.dirty if git else None,
                 ahead=git.ahead if git else None,
                 behind=git.behind if git else None,
+                services=_services_status(workspace, observed),
             )
         )
     return rows
+
+
+def _services_status(workspace: Workspace, observed: Observed) -> tuple[ServiceStatus, ...]:
+    from dual_iac.state import companion_address
+    from dual_iac.view.status import ServiceStatus
+
+    rows = []
+    for name, companion in sorted(workspace.services.items()):
+        found = observed.containers.get(companion_address(workspace.name, name))
+        missing = "missing" if workspace.enabled else "disabled"
+        rows.append(
+            ServiceStatus(
+                name=name,
+                state=found.state if found else missing,
+                health=found.health if found and found.running else None,
+                container=found.id if found else None,
+                image=found.image if found else companion.image,
+            )
+        )
+    return tuple(rows)
 
 
 def _with_usage(engine: DockerEngine, rows: list[WorkspaceStatus]) -> list[WorkspaceStatus]:
@@ -184,7 +209,7 @@ def logs(
 ) -> None:
     """Show what workspaces printed.
 
-    The proxy goes by the name traefik.
+    The companion db of main goes by the name main--db, and the proxy by traefik.
     """
     from dual_iac.engine import foreground
     from dual_iac.engine.observe import DockerCommand
@@ -200,24 +225,23 @@ def logs(
 
 
 def _services(project: Project, names: Sequence[str]) -> list[str]:
-    """Names of workspaces, or the proxy's."""
-    from dual_iac.model import PROXY_SERVICE
-
+    """Names of workspaces, of companions (``main--db``), or the proxy's."""
+    known = set(known_services(project))
     for name in names:
-        if name not in project.workspaces and name != PROXY_SERVICE:
+        if name not in known:
             raise unknown_name(name, project.workspaces)
     return list(names)
 
 
 @app.command()
 def start(names: Requires) -> None:
-    """Start workspaces, and wait until they answer."""
+    """Start workspaces with their companions, and wait until they answer."""
     _lifecycle("start", names)
 
 
 @app.command()
 def stop(names: Requires) -> None:
-    """Stop workspaces; they keep their containers."""
+    """Stop workspaces with their companions; they keep their containers."""
     _lifecycle("stop", names)
 
 
@@ -225,7 +249,7 @@ def stop(names: Requires) -> None:
 def restart(names: Requires) -> None:
     """Restart workspaces, and wait until they answer.
 
-    Their neighbours are left alone.
+    Their companions and their neighbours are left alone.
     """
     _lifecycle("restart", names)
 
@@ -239,19 +263,25 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
     place = here()
     project = place.load()
     services = _services(project, names)
+    parts = _parts(project, services) if action != "restart" else services
     engine = place.engine(project)
     progress = Progress()
     with engine.lock():
         found = {each.service: each for each in engine.observe().containers.values()}
-        if missing := [name for name in services if name not in found]:
+        if missing := [name for name in parts if name not in found]:
             mend = how_to_run(project, missing[0], None)
             raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
         with progress:
-            for name in services:
+            for name in parts:
                 progress(name, f"{action}{'p' if action == 'stop' else ''}ing")
             if action != "stop":
-                _prepare(place, project, {name: found[name] for name in services})
-            engine.lifecycle(action, [found[name].id for name in services])
+                _prepare(place, project, {name: found[name] for name in parts})
+            if action == "stop":
+                parts.reverse()
+            for name in parts:
+                if action == "start" and name in project.workspaces:
+                    _wait_for_companions(project.workspaces[name], engine, found)
+                engine.lifecycle(action, [found[name].id])
     workspaces = [project.workspaces[name] for name in services if name in project.workspaces]
     with progress:
         waiting = [] if action == "stop" else workspaces
@@ -265,6 +295,25 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
         console(stderr=True).print(not_ready_text(problem))
     if failed:
         raise typer.Exit(1)
+
+
+def _parts(project: Project, services: Sequence[str]) -> list[str]:
+    """All that workspaces consist of, and whatever else is named."""
+    parts = []
+    for name in services:
+        workspace = project.workspaces.get(name)
+        parts += services_of(workspace) if workspace else [name]
+    return list(dict.fromkeys(parts))
+
+
+def _wait_for_companions(
+    workspace: Workspace, engine: DockerEngine, found: Mapping[str, ObservedContainer]
+) -> None:
+    from dual_iac.model import companion_service
+
+    for name, companion in workspace.services.items():
+        if companion.healthcheck:
+            engine.wait_until_healthy(found[companion_service(workspace.name, name)].name)
 
 
 def _prepare(place: Place, project: Project, containers: Mapping[str, ObservedContainer]) -> None:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dual_iac.cli.app import Name, Place, app, chosen, current, duration, here, unknown_name
+from dual_iac.cli.app import (
+    Name,
+    Place,
+    app,
+    chosen,
+    current,
+    duration,
+    here,
+    known_services,
+    unknown_name,
+)
 from dual_iac.cli.daily import how_to_run
 from dual_iac.errors import DualError, UsageError
 from dual_iac.inside.shims import Shell
@@ -44,7 +54,7 @@ def execute(
         ),
     ] = None,
 ) -> None:
-    """Run a command in a workspace, as if it ran right here.
+    """Run a command in a workspace, as if it ran right here; in its service db as NAME--db.
 
     Exit code, streams, signals and terminal are the command's own. What ends dual exec ends the
     command, too, and all that it started. Example: dual exec main -- npm test
@@ -79,9 +89,9 @@ def _become(
     from dual_iac.interpolation import has_references
 
     place, project, container = _running(name)
-    workspace = project.workspaces[name]
-    source = place.source(project, workspace)
-    if not has_references(project.source_of(workspace) or ""):
+    workspace = project.workspaces.get(name)  # or a companion, which has no source
+    source = place.source(project, workspace) if workspace else ""
+    if not (workspace and has_references(project.source_of(workspace) or "")):
         remember(str(place.spec), name, container.name, source)
     execute(
         container.name,
@@ -116,16 +126,21 @@ def shell(
 
 
 def _running(name: str, *, stopped: bool = False) -> tuple[Place, Project, ObservedContainer]:
-    """The project, and a workspace's container, which runs, or may be ``stopped``."""
-    from dual_iac.engine.observe import DockerCommand, observe_workspace
+    """The project, and the container of a workspace, or of a companion (``main--db``).
+
+    It runs, or may be ``stopped``.
+    """
+    from dual_iac.engine.observe import DockerCommand, observe_service
+    from dual_iac.model import PROXY_SERVICE
 
     place = here()
     project = place.load()
-    chosen(project, [name])
-    found = observe_workspace(DockerCommand(current.context), project.name, name)
+    if name == PROXY_SERVICE or name not in known_services(project):
+        raise unknown_name(name, project.workspaces)
+    found = observe_service(DockerCommand(current.context), project.name, name)
     if found is None or not (found.running or stopped):
         raise DualError(
-            f"Workspace {name} does not run",
+            f"{'Workspace' if name in project.workspaces else 'Service'} {name} does not run",
             why=f"its container is {found.state}" if found else "it has no container",
             mend=how_to_run(project, name, found),
         )
@@ -146,14 +161,14 @@ def activate(name: Name, shell: ShellOption = None) -> None:
     workspace from then on, from scripts, too. Everything else stays on this machine. Undo it with:
     deactivate
     """
-    from dual_iac.engine.observe import DockerCommand, observe_workspace
+    from dual_iac.engine.observe import DockerCommand, observe_service
     from dual_iac.inside.record import state_folder
     from dual_iac.inside.shims import activation, write_shims
 
     place = here()
     project = place.load()
     [workspace] = chosen(project, [name])
-    found = observe_workspace(DockerCommand(current.context), project.name, name)
+    found = observe_service(DockerCommand(current.context), project.name, name)
     folder = Path(state_folder(str(place.spec))) / "shims" / name
     write_shims(
         folder,
@@ -201,7 +216,7 @@ def cp(
     from dual_iac.engine.observe import DockerCommand
 
     project = here().load()
-    places = [_place(each, project.workspaces) for each in (source, target)]
+    places = [_place(each, known_services(project)) for each in (source, target)]
     if not any(name for name, _ in places):
         mend = "write NAME:PATH for the one that is in a workspace"
         raise UsageError("Neither of the two is in a workspace", mend=mend)
@@ -212,7 +227,7 @@ def cp(
     raise typer.Exit(foreground.run(argv))
 
 
-def _place(text: str, workspaces: Mapping[str, object]) -> tuple[str, str]:
+def _place(text: str, workspaces: Sequence[str]) -> tuple[str, str]:
     """The workspace, if there is one, and the path: as docker cp tells the two apart."""
     name, colon, path = text.partition(":")
     if not colon or text.startswith(("/", ".")):

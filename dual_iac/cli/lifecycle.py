@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dual_iac.model import Project, Workspace
     from dual_iac.plan import Plan
-    from dual_iac.state import Observed
+    from dual_iac.state import Desired, Observed
     from dual_iac.verify.ready import NotReady
     from dual_iac.view.progress import Progress
 
@@ -84,6 +84,7 @@ def plan(
             raise UsageError(f"{out} is the name of a workspace", mend=mend)
         desired, observed = place.render_and_observe(project, place.engine(project))
         planned = make_plan(desired, observed, targets(arguments, project, observed))
+        check_ports(desired, observed, planned)
         if out:
             from dual_iac.saved import save_plan
 
@@ -129,6 +130,7 @@ def apply(
     with engine.lock():
         desired, observed = place.render_and_observe(project, engine)
         planned = make_plan(desired, observed, targets(names, project, observed))
+        check_ports(desired, observed, planned)
         if saved_in:
             check_current(saved_in, saved, planned, desired, observed)
         if planned and not approved(planned, yes=yes):
@@ -174,7 +176,7 @@ def is_workspace(path: Path, project: Project) -> bool:
 def targets(names: Sequence[str] | None, project: Project, observed: Observed) -> tuple[str, ...]:
     """Names of workspaces that are declared, or that are still there and to be removed."""
     from dual_iac.model import PROXY_SERVICE
-    from dual_iac.plan import workspace_of
+    from dual_iac.state import workspace_of
 
     left = {workspace_of(address) for address in (*observed.containers, *observed.networks)}
     known = {*project.workspaces, *left} - {"", PROXY_SERVICE}
@@ -182,6 +184,18 @@ def targets(names: Sequence[str] | None, project: Project, observed: Observed) -
         if name not in known:
             raise unknown_name(name, project.workspaces)
     return tuple(names or ())
+
+
+def check_ports(desired: Desired, observed: Observed, planned: Plan) -> None:
+    """Raise :class:`DualError` where two in a workspace of the plan would listen on one port."""
+    from dual_iac.ports import port_clashes
+    from dual_iac.state import workspace_of
+
+    changed = {workspace_of(change.address) for change in planned.changes}
+    clashes = port_clashes(desired, observed.images)
+    for address, error in clashes.items():
+        if workspace_of(address) in changed:
+            raise error
 
 
 def show_plan(planned: Plan) -> None:

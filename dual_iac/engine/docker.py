@@ -14,7 +14,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dual_iac.engine.build import build
 from dual_iac.engine.errors import addresses_taken, engine_error, half_a_network
-from dual_iac.engine.observe import DockerCommand, observe, observe_images, observe_workspace
+from dual_iac.engine.observe import DockerCommand, observe, observe_images, observe_service
 from dual_iac.engine.proxy import routes_seen
 from dual_iac.errors import DualError
 from dual_iac.lock import lock
@@ -54,6 +54,12 @@ _APART = (
 )
 """What starts a command apart from the terminal, whose Ctrl-C is for dual: it lets end what it
 has begun, and that would be cut short. (python-on-whales can't be told to.)"""
+
+
+_POLL = 0.2  # seconds between two looks at a health
+_CRASHES = 3  # restarts after which a command counts as one that can't start
+_ENDED = ("exited", "dead")
+_LOG_LINES = 10
 
 
 @dataclass(frozen=True)
@@ -270,6 +276,29 @@ class DockerEngine:
         with _errors():
             self.client.container.restart(container)
 
+    def wait_until_healthy(self, container: str) -> None:
+        """Until its healthcheck succeeds. Raises :class:`DualError` once that or it has failed."""
+        while True:
+            state = json.loads(self.command.run("inspect", "--format", "{{json .}}", container))
+            name = state["Config"]["Labels"].get("com.docker.compose.service", container)
+            restarts, state = state["RestartCount"], state["State"]
+            # Docker also calls unhealthy what doesn't run just now.
+            runs = state["Status"] == "running"
+            health = (state.get("Health") or {}).get("Status", "healthy") if runs else ""
+            if health == "healthy":
+                return
+            why: list[str] = []
+            if health == "unhealthy":
+                what, why = "is unhealthy", ["its healthcheck fails", *_said(state["Health"])]
+            elif restarts >= _CRASHES or state["Status"] in _ENDED:
+                what = "does not stay up"
+                why = [f"its command ended with exit code {state['ExitCode']}"]
+                why += self.last_logs(container, _LOG_LINES)
+            if why:
+                mend = f"mend it in dual.yaml; dual logs {name} has more"
+                raise DualError(f"{name} {what}", why="\n".join(why), mend=mend)
+            time.sleep(_POLL)
+
     def unpause(self, container: str) -> None:
         with _errors():
             self.client.container.unpause(container)
@@ -325,7 +354,7 @@ class DockerEngine:
 
     def follow(self, workspace: str) -> Output | None:
         """What a workspace prints from its last start on; None if it has no container."""
-        found = observe_workspace(self.command, self.project, workspace)
+        found = observe_service(self.command, self.project, workspace)
         return Output(self.command, found.id, found.started_at) if found else None
 
     def listeners(self, container: str) -> set[tuple[str, int]] | None:
@@ -370,6 +399,12 @@ class DockerEngine:
     def _stream(self, lines: Any, progress: OnProgress) -> None:
         for service, event in compose_events(lines, self.project):
             progress(service, event)
+
+
+def _said(health: Mapping[str, Any]) -> list[str]:
+    """What the last of its tests printed."""
+    log = health.get("Log") or [{}]
+    return str(log[-1].get("Output", "")).strip().splitlines()[-_LOG_LINES:]
 
 
 def compose_events(lines: Iterable[tuple[str, bytes]], project: str) -> Iterator[tuple[str, str]]:

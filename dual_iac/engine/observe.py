@@ -13,25 +13,29 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from dual_iac.engine.errors import engine_error
 from dual_iac.errors import DualError
-from dual_iac.fields import LIMITS, capabilities, compared_labels, security_options
-from dual_iac.model import PROXY_SERVICE
+from dual_iac.fields import HEALTH_TIMES, LIMITS, capabilities, compared_labels, security_options
+from dual_iac.model import PROXY_SERVICE, companion_service, format_duration
 from dual_iac.output import COMPOSE_FILE, read_files, read_rendered, routes_written
 from dual_iac.state import (
     GONE,
+    LABEL_COMPANION,
     LABEL_HASH,
     LABEL_HIDDEN,
     LABEL_PROJECT,
+    NETWORK_MODE,
     PROXY,
     Fields,
     Observed,
     ObservedContainer,
     ObservedImage,
     ObservedNetwork,
+    companion_address,
     network_address,
     workspace_address,
 )
@@ -194,7 +198,7 @@ def _all_of(docker: DockerCommand, kind: str, filters: Sequence[str]) -> list[An
 
 
 def _addressed(
-    inspected: Iterable[Any], project: str, networks: Collection[str] | None = None
+    inspected: Sequence[Any], project: str, networks: Collection[str] | None = None
 ) -> dict[str, ObservedContainer]:
     """Containers by address, given the ids of the project's networks.
 
@@ -203,24 +207,33 @@ def _addressed(
     leaves the new one beside the old.
     """
     containers: dict[str, ObservedContainer] = {}
+    services = {data["Id"]: _labels(data).get(_SERVICE, "") for data in inspected}
     newest_first = sorted(inspected, key=lambda data: str(data["Created"]), reverse=True)
     for data in sorted(newest_first, key=lambda data: (not _is_duals(data), _number(data))):
         if _one_off(data):
             continue
-        container = observed_container(data, project, networks)
-        name = container.service or container.name
-        address = PROXY if name == PROXY_SERVICE else workspace_address(name)
+        container = observed_container(data, project, networks, services)
+        address = _address(container, _labels(data))
         if address in containers:
             address = f"{address}#{container.name}"
         containers[address] = container
     return containers
 
 
-def observe_workspace(docker: DockerCommand, project: str, name: str) -> ObservedContainer | None:
-    """The container of one workspace, and nothing else: what ``exec`` has to know."""
+def _address(container: ObservedContainer, labels: Mapping[str, str]) -> str:
+    if container.service == PROXY_SERVICE:
+        return PROXY
+    companion = labels.get(LABEL_COMPANION, "")
+    if companion and container.service == companion_service(container.workspace, companion):
+        return companion_address(container.workspace, companion)
+    return workspace_address(container.service or container.name)
+
+
+def observe_service(docker: DockerCommand, project: str, name: str) -> ObservedContainer | None:
+    """The container of one workspace, or companion, and nothing else: what ``exec`` must know."""
     inspected = _all_of(docker, "container", _of(project, name))
     _refuse_foreign(inspected, project)
-    return _addressed(inspected, project).get(workspace_address(name))
+    return next(iter(_addressed(inspected, project).values()), None)
 
 
 def _labels(data: Mapping[str, Any]) -> Mapping[str, str]:
@@ -295,12 +308,16 @@ def _inspect(docker: DockerCommand, kind: str, names: Sequence[str]) -> list[Any
 
 
 def observed_container(
-    data: Mapping[str, Any], project: str, networks: Collection[str] | None = None
+    data: Mapping[str, Any],
+    project: str,
+    networks: Collection[str] | None = None,
+    services: Mapping[str, str] | None = None,
 ) -> ObservedContainer:
     """A container, from what ``docker inspect`` says of it.
 
     With the ids of the ``networks`` that the project has, one that it refers to and that was
-    removed since has the address :data:`GONE`.
+    removed since has the address :data:`GONE`; ``services`` are those of the project's containers,
+    by id, any of which may share its network.
     """
     config, state = data["Config"], data["State"]
     labels = config.get("Labels") or {}
@@ -317,7 +334,7 @@ def observed_container(
         image_id=data["Image"],
         restarts=data.get("RestartCount", 0),
         hash=labels.get(LABEL_HASH, ""),
-        fields=_container_fields(data, project, networks),
+        fields=_container_fields(data, project, networks, services or {}),
         hidden=_recorded(labels),
     )
 
@@ -328,10 +345,15 @@ def _recorded(labels: Mapping[str, str]) -> frozenset[str] | None:
 
 
 def _container_fields(
-    data: Mapping[str, Any], project: str, networks: Collection[str] | None
+    data: Mapping[str, Any],
+    project: str,
+    networks: Collection[str] | None,
+    services: Mapping[str, str],
 ) -> Fields:
     """The fields that a plan compares; what is unset or switched off has none."""
     config, host = data["Config"], data["HostConfig"]
+    mode, _, holder = str(host.get("NetworkMode")).partition(":")
+    shares = mode == "container"
     fields: dict[str, Any] = {
         "image": config["Image"],
         "name": data["Name"].removeprefix("/"),
@@ -339,8 +361,9 @@ def _container_fields(
         "working_dir": config.get("WorkingDir"),
         "command": tuple(config.get("Cmd") or ()),
         "entrypoint": tuple(config.get("Entrypoint") or ()),
-        # Docker's own choice, where nobody made one.
-        "hostname": None if config["Hostname"] == data["Id"][:12] else config["Hostname"],
+        # Docker's own choice, where nobody made one; or that of whose network it shares.
+        "hostname": None if shares or config["Hostname"] == data["Id"][:12] else config["Hostname"],
+        NETWORK_MODE: f"service:{services.get(holder, holder[:12])}" if shares else None,
         "restart": host["RestartPolicy"]["Name"],
         "init": host.get("Init"),
         "read_only": host.get("ReadonlyRootfs"),
@@ -355,6 +378,7 @@ def _container_fields(
         "resources.memory": host.get("Memory"),
         "resources.pids": max(host.get("PidsLimit") or 0, 0),
         **_limits(host),
+        **_health(config.get("Healthcheck")),
         **dict(compared_labels(config.get("Labels"))),
     }
     for target, options in (host.get("Tmpfs") or {}).items():
@@ -384,6 +408,21 @@ def _container_fields(
         for name, value in fields.items()
         if (value and (name, value) not in _SWITCHED_OFF) or name.startswith(_MAY_BE_EMPTY)
     }
+
+
+def _health(check: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields of a healthcheck, as far as they are set."""
+    found = check or {}
+    fields: dict[str, Any] = {
+        "healthcheck.test": tuple(found.get("Test") or ()),
+        "healthcheck.retries": found.get("Retries"),
+    }
+    for key, name in HEALTH_TIMES.items():
+        if nanoseconds := found.get(name):
+            fields[f"healthcheck.{key}"] = format_duration(
+                timedelta(microseconds=nanoseconds / 1e3)
+            )
+    return {name: value for name, value in fields.items() if value}
 
 
 def _device(device: Mapping[str, str]) -> str:
@@ -446,10 +485,13 @@ def observed_image(data: Mapping[str, Any]) -> ObservedImage:
         "working_dir": config.get("WorkingDir"),
         "command": tuple(config.get("Cmd") or ()),
         "entrypoint": tuple(config.get("Entrypoint") or ()),
+        **_health(config.get("Healthcheck")),
     }
     fields = {name: value for name, value in fields.items() if value}
     for variable in config.get("Env") or ():
         name, _, value = variable.partition("=")
         fields[f"env.{name}"] = value
     fields |= compared_labels(config.get("Labels"))
-    return ObservedImage(data["Id"], fields)
+    exposed = [port.partition("/") for port in config.get("ExposedPorts") or ()]
+    ports = frozenset(int(port) for port, _, kind in exposed if kind != "udp" and port.isdecimal())
+    return ObservedImage(data["Id"], fields, ports)

@@ -15,7 +15,7 @@ from dual_iac.engine.proxy import Answer, ask
 from dual_iac.errors import DualError
 from dual_iac.model import WORKSPACE_PORT, Project, Workspace
 from dual_iac.setups import FAILED, SUCCEEDED, read_report
-from dual_iac.state import PROXY, Observed, OnProgress, Setup, workspace_address
+from dual_iac.state import PROXY, Observed, OnProgress, Setup, workspace_of
 
 LOG_LINES = 10
 
@@ -157,10 +157,11 @@ def wait_until_ready(
     each line that one prints, from the start on in workspaces that have ``begun`` just now. Returns
     those that don't answer, in the order of their names.
     """
-    failed = [
-        NotReady(address.partition(".")[2], error.brief, error.mend, what="failed")
-        for address, error in (refused or {}).items()
-    ]
+    broken: dict[str, NotReady] = {}
+    for address, error in (refused or {}).items():
+        name = workspace_of(address)
+        broken.setdefault(name, NotReady(name, error.brief, error.mend, what="failed"))
+    failed = [*broken.values()]
     asking = {
         workspace.name: _Asking(
             project,
@@ -169,7 +170,7 @@ def wait_until_ready(
             reports(workspace.name) if reports and workspace.setup else None,
         )
         for workspace in workspaces
-        if workspace_address(workspace.name) not in (refused or {})
+        if workspace.name not in broken
     }
     streams: dict[str, _Streaming] = {}
     started = looked = time.monotonic()

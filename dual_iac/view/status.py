@@ -26,6 +26,17 @@ _STYLES = {
 
 
 @dataclass(frozen=True)
+class ServiceStatus:
+    """A companion: ``health`` is what its healthcheck says, None where it has none."""
+
+    name: str
+    state: str
+    health: str | None
+    container: str | None
+    image: str
+
+
+@dataclass(frozen=True)
 class WorkspaceStatus:
     """One row. ``state`` is Docker's, or missing, or disabled.
 
@@ -51,6 +62,7 @@ class WorkspaceStatus:
     behind: int | None = None
     cpu_percent: float | None = None
     memory_bytes: int | None = None
+    services: tuple[ServiceStatus, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -82,6 +94,15 @@ def status_table(rows: Sequence[WorkspaceStatus], now: datetime | None = None) -
             "-" if row.cpu_percent is None else f"{row.cpu_percent:.0f}%",
             "-" if row.memory_bytes is None else format_bytes(row.memory_bytes),
         )
+        for service in row.services:
+            table.add_row(
+                Text(f"  {service.name}"),
+                _styled(service.state),
+                _styled(service.health or "-"),
+                "",
+                *([""] if with_branch else []),
+                Text(service.image),
+            )
     return table
 
 
