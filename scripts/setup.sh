@@ -31,6 +31,7 @@ main() {
             prepare_python dev
             prepare_engine
             prepare_compose
+            prepare_buildx
             prepare_images traefik:v3.7.15 busybox:1.35 dual-lab:bookworm node:22-slim postgres:15
             prepare_browser
             prepare_namespaces
@@ -196,6 +197,39 @@ prepare_compose() {
     mkdir -p "$plugins"
     install -m 755 "$venv/bin/docker-compose" "$plugins/docker-compose"
     quietly docker compose version || die 1 "docker does not accept $plugins/docker-compose as a plugin"
+}
+
+# --- Buildx ------------------------------------------------------------------
+
+# Images are built with and without it. Where Docker doesn't have it, the tests get it from a
+# newer Debian than this one, and this machine's docker command goes on without.
+prepare_buildx() {
+    local plugin=$venv/docker-buildx scratch
+    if docker buildx version >/dev/null 2>&1 || [[ -x $plugin ]]; then
+        return
+    fi
+    can_apt || die 1 "Docker's buildx is missing: install the buildx plugin of Docker"
+    say "fetching Docker's buildx (apt)"
+    scratch=$(mktemp -d)
+    (cd "$scratch" && fetch_buildx && install -m 755 docker-buildx "$plugin") ||
+        die 1 "Docker's buildx could not be fetched: install the buildx plugin of Docker"
+    rm -rf "$scratch"
+}
+
+fetch_buildx() {
+    local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg apt=(apt-get)
+    if ! apt-cache show docker-buildx >/dev/null 2>&1; then
+        # shellcheck disable=SC2016
+        mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | head -n 1)
+        [[ -n $mirror ]] || return 1
+        mkdir -p lists/partial cache/archives/partial
+        echo "deb [signed-by=$keys] $mirror trixie main" >sources.list
+        apt+=(-o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=-
+            -o Dir::State::Lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o APT::Sandbox::User=root)
+        quietly "${apt[@]}" update -q || return 1
+    fi
+    quietly "${apt[@]}" download docker-buildx || return 1
+    dpkg-deb -x docker-buildx_*.deb . && find . -path '*/cli-plugins/docker-buildx' -exec mv {} . ';'
 }
 
 # --- Images ------------------------------------------------------------------
