@@ -52,7 +52,7 @@ current = Globals()
 _ORDER = (
     *("init", "validate", "schema", "render"),
     *("plan", "apply", "destroy"),
-    *("status", "exec", "shell", "cp", "activate", "deactivate"),
+    *("status", "exec", "shell", "run", "cp", "activate", "deactivate"),
     *("logs", "start", "stop", "restart", "url", "open"),
     "doctor",
 )

@@ -30,23 +30,29 @@ if TYPE_CHECKING:
     from dual_iac.state import ObservedContainer
 
 
+Env = Annotated[
+    list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set a variable.")
+]
+Workdir = Annotated[
+    str | None,
+    typer.Option(
+        *("-w", "--workdir"),
+        metavar="DIR",
+        help="Start there. Default: where you are, if that is in the workspace's source.",
+    ),
+]
+User = Annotated[str | None, typer.Option("-u", "--user", help="Run as that user.")]
+NoTty = Annotated[bool, typer.Option("-T", "--no-tty", help="Give it no terminal.")]
+
+
 @app.command(name="exec", context_settings={"allow_interspersed_args": False})
 def execute(
     name: Name,
     command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
-    env: Annotated[
-        list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set a variable.")
-    ] = None,
-    workdir: Annotated[
-        str | None,
-        typer.Option(
-            *("-w", "--workdir"),
-            metavar="DIR",
-            help="Start there. Default: where you are, if that is in the workspace's source.",
-        ),
-    ] = None,
-    user: Annotated[str | None, typer.Option("-u", "--user", help="Run as that user.")] = None,
-    no_tty: Annotated[bool, typer.Option("-T", "--no-tty", help="Give it no terminal.")] = False,
+    env: Env = None,
+    workdir: Workdir = None,
+    user: User = None,
+    no_tty: NoTty = False,
     timeout: Annotated[
         timedelta | None,
         typer.Option(
@@ -59,12 +65,9 @@ def execute(
     Exit code, streams, signals and terminal are the command's own. What ends dual exec ends the
     command, too, and all that it started. Example: dual exec main -- npm test
     """
-    words = command[1:] if command[:1] == ["--"] else command
-    if not words:
-        raise UsageError("No command to run", mend=f"dual exec {name} -- npm test, say")
     _become(
         name,
-        words,
+        _words(command, f"dual exec {name}"),
         env=dict(_variable(each) for each in env or ()),
         workdir=workdir,
         user=user,
@@ -105,6 +108,13 @@ def _become(
     )
 
 
+def _words(command: list[str], example: str) -> list[str]:
+    words = command[1:] if command[:1] == ["--"] else command
+    if not words:
+        raise UsageError("No command to run", mend=f"{example} -- npm test, say")
+    return words
+
+
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -123,6 +133,74 @@ def shell(
     """
     best = "command -v bash >/dev/null 2>&1 && exec bash; exec sh"
     _become(name, ["sh", "-c", best], user=user)
+
+
+# Its own address is the workspace's, which may be running: a one-off takes any other.
+_ANY_ADDRESS = """\
+services:
+  {name}:
+    networks: !override
+      ws-{name}: {{}}
+"""
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    name: Name,
+    command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
+    env: Env = None,
+    workdir: Workdir = None,
+    user: User = None,
+    no_tty: NoTty = False,
+) -> None:
+    """Run a command in a container of its own, made like a workspace's, and remove it then.
+
+    It has the image, the files, the volumes and the environment of the workspace, and its services
+    on localhost, whether the workspace itself runs or not: to look around where it won't start,
+    say. Nothing is set up before. Example: dual run main -- npm ci
+    """
+    from secrets import token_hex
+    from tempfile import TemporaryDirectory
+
+    from dual_iac.engine import foreground
+    from dual_iac.inside.command import place_inside
+    from dual_iac.model import HOLDER, companion_service
+    from dual_iac.output import COMPOSE_FILE
+
+    words = _words(command, f"dual run {name}")
+    place = here()
+    project = place.load()
+    [workspace] = chosen(project, [name])
+    if name not in (place.rendered.get("services") or {}):
+        mend = how_to_run(project, name, None)
+        raise DualError(f"Workspace {name} is not in {place.output.name}/{COMPOSE_FILE}", mend=mend)
+    engine = place.engine(project)
+    if workspace.services:
+        _running(companion_service(name, HOLDER))
+    options = [f"--env={key}={value}" for key, value in map(_variable, env or ())]
+    if workdir is None:
+        workdir = place_inside(place.source(project, workspace), str(Path.cwd()))
+    options += [f"--workdir={workdir}"] if workdir else []
+    options += [f"--user={user}"] if user else []
+    options += ["--no-TTY"] if no_tty else []
+    container = f"{project.name}-{name}-run-{token_hex(4)}"
+    with TemporaryDirectory() as folder:
+        files = [place.output / COMPOSE_FILE]
+        if not workspace.services:
+            files.append(Path(folder) / "any-address.yaml")
+            files[-1].write_text(_ANY_ADDRESS.format(name=name), encoding="utf-8")
+        argv = [
+            *engine.command.argv,
+            "compose",
+            "--progress=quiet",
+            f"--project-name={project.name}",
+        ]
+        argv += [f"--env-file={engine.variables}", *(f"--file={each}" for each in files)]
+        argv += ["run", "--rm", "--no-deps", f"--name={container}", *options, name, *words]
+        code = foreground.run(argv)
+    if code >= 128:  # a signal: Compose may not have got as far as to remove it
+        engine.command.run("rm", "--force", container, partial=True)
+    raise typer.Exit(code)
 
 
 def _running(name: str, *, stopped: bool = False) -> tuple[Place, Project, ObservedContainer]:

@@ -114,15 +114,22 @@ class DockerEngine:
     def client(self) -> DockerClient:
         from python_on_whales import DockerClient
 
-        variables = self.output.parent / ".env"
         return DockerClient(
             context=self.context,
             compose_files=[self.output / COMPOSE_FILE],
             compose_project_name=self.project,
-            # Named even where there is none: Compose would look for others that dual doesn't read.
-            compose_env_files=[variables if variables.is_file() else os.devnull],
+            compose_env_files=[self.variables],
             client_call=[*_APART, "docker"],
         )
+
+    @property
+    def variables(self) -> Path:
+        """The file that Compose reads variables from: the .env beside dual.yaml.
+
+        It is named even where there is none, as Compose would look for others.
+        """
+        path = self.output.parent / ".env"
+        return path if path.is_file() else Path(os.devnull)
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only one who changes the project on this engine, by whatever context.
