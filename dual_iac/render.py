@@ -387,7 +387,7 @@ class _Renderer:
         return _with_hash(text, hash_)
 
     def _seen(self) -> str:
-        routes = "".join(self.files[path] for path in sorted(self.files))
+        routes = "".join(self.files[path] for path in sorted(self.routes.values()))
         return self.templates.get_template("traefik/seen.yaml.j2").render(
             service=PROXY_SERVICE,
             host=ROUTES_HOST,

@@ -46,7 +46,8 @@ class ChangeDocument(_Document):
     """What is to be done to one address, and why."""
 
     address: str
-    """``proxy``, ``workspace.NAME``, ``network.NAME``, ``route.NAME`` or ``file.PATH``."""
+    """``proxy``, ``workspace.NAME``, ``companion.WORKSPACE/NAME``, ``network.NAME``,
+    ``route.NAME``, ``source.NAME`` or ``file.PATH``."""
     action: Action
     reasons: tuple[ReasonDocument, ...] = Field(min_length=1)
 

@@ -411,7 +411,8 @@ class DockerEngine:
 def _said(health: Mapping[str, Any]) -> list[str]:
     """What the last of its tests printed."""
     log = health.get("Log") or [{}]
-    return str(log[-1].get("Output", "")).strip().splitlines()[-_LOG_LINES:]
+    lines = str(log[-1].get("Output", "")).splitlines()
+    return [line for line in lines if line.strip()][-_LOG_LINES:]
 
 
 def compose_events(lines: Iterable[tuple[str, bytes]], project: str) -> Iterator[tuple[str, str]]:
