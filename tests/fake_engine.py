@@ -13,21 +13,25 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from dual_iac.apply import Failures, apply_plan
 from dual_iac.errors import DualError
 from dual_iac.fields import desired_fields
-from dual_iac.model import PROXY_SERVICE
+from dual_iac.model import PROXY_SERVICE, companion_service
 from dual_iac.output import COMPOSE_FILE, read_files, read_rendered, routes_written, subnets_of
 from dual_iac.plan import Plan, make_plan
 from dual_iac.render import render
 from dual_iac.spec import parse_project
 from dual_iac.state import (
     GONE,
+    LABEL_COMPANION,
     LABEL_HASH,
     LABEL_PROJECT,
+    LABEL_WORKSPACE,
+    NETWORK_MODE,
     PROXY,
     Desired,
     DesiredBuild,
@@ -35,6 +39,7 @@ from dual_iac.state import (
     ObservedContainer,
     ObservedImage,
     ObservedNetwork,
+    companion_address,
     network_address,
     workspace_address,
 )
@@ -69,6 +74,8 @@ class FakeContainer:
     started_at: str = _NEVER
     restarts: int = 0
     one_off: bool = False
+    joined: str = ""
+    """The id of the container whose network it shares."""
 
 
 @dataclass
@@ -142,7 +149,7 @@ class FakeEngine:
         for service in services:
             with self._doing("create", service):
                 definition = compose["services"][service]
-                for key in definition["networks"]:
+                for key in definition.get("networks", ()):
                     self._need_network(key, compose["networks"][key])
                 self._recreate(service, definition)
             progress(service, "created")
@@ -173,12 +180,16 @@ class FakeEngine:
                 raise DualError("Refused", why=f"cannot start a {found.state} container")
             if found.state in _UP:
                 return
+            if found.joined:
+                holder = self.containers.get(found.joined)
+                if holder is None or holder.state not in _UP:
+                    raise DualError("Refused", why="cannot join network of a non running container")
             for name, endpoint in found.endpoints.items():
                 network = self.networks.get(name)
                 if network is None or network.id != endpoint.network:
                     raise DualError("Refused", why=f"network {endpoint.network} not found")
                 self._check_address(endpoint.address, name)
-            found.state, found.started_at = "running", f"2026-01-01T00:00:{self._next()}Z"
+            found.state, found.started_at = "running", self._now()
             if found.service == PROXY_SERVICE:
                 self.blind = False  # a start mounts what stands there now
 
@@ -188,7 +199,7 @@ class FakeEngine:
     def restart(self, container: str) -> None:
         found = self._find(container)
         with self._doing("restart", found.service):
-            found.started_at = f"2026-01-01T00:00:{self._next()}Z"
+            found.started_at = self._now()
 
     def wait_until_healthy(self, container: str) -> None:
         found = self._find(container)
@@ -266,7 +277,7 @@ class FakeEngine:
             created=self._next(),
             number=2,
             state="running",
-            started_at=f"2026-01-01T00:00:{self._next()}Z",
+            started_at=self._now(),
         )
         self.containers[container.id] = container
         return container
@@ -284,6 +295,10 @@ class FakeEngine:
 
     def _next(self) -> int:
         return next(self._numbers)
+
+    def _now(self) -> str:
+        """A little later each time."""
+        return (datetime(2026, 1, 1) + timedelta(seconds=self._next())).isoformat() + "Z"
 
     def _id(self) -> str:
         return f"{self._next():064x}"[::-1]  # so that they differ in the few digits that are shown
@@ -330,6 +345,13 @@ class FakeEngine:
         image = self.images.get(fields["image"])
         if image is None:
             raise DualError("Refused", why=f"No such image: {fields['image']}")
+        joined = ""
+        if mode := definition.get(NETWORK_MODE):
+            holder = mode.removeprefix("service:")
+            there = [each.id for each in self.containers.values() if each.service == holder]
+            if not there:
+                raise DualError("Refused", why=f"no container of {holder}")
+            joined = there[0]
         name = str(fields["name"])
         for old in [each for each in self.containers.values() if each.service == service]:
             del self.containers[old.id]
@@ -338,12 +360,12 @@ class FakeEngine:
             f"{self.project}_{key}": Endpoint(
                 self.networks[f"{self.project}_{key}"].id, fields[f"networks.{key}"]
             )
-            for key in definition["networks"]
+            for key in definition.get("networks", ())
         }
         own = {
             field: value
             for field, value in fields.items()
-            if field != "name" and not field.startswith("networks.")
+            if field not in ("name", NETWORK_MODE) and not field.startswith("networks.")
         }
         digest = definition["labels"][LABEL_HASH]
         container = FakeContainer(
@@ -356,6 +378,7 @@ class FakeEngine:
             fields={**image.fields, **own},
             endpoints=endpoints,
             created=self._next(),
+            joined=joined,
         )
         self.containers[container.id] = container
 
@@ -366,12 +389,19 @@ class FakeEngine:
         for each in sorted(newest_first, key=lambda each: (not is_duals(each), each.number)):
             if each.one_off:
                 continue
-            name = each.service or each.name
-            address = PROXY if name == PROXY_SERVICE else workspace_address(name)
+            address = self._address(each)
             if address in found:
                 address = f"{address}#{each.name}"
             found[address] = self._observed(each)
         return found
+
+    def _address(self, container: FakeContainer) -> str:
+        name = container.service or container.name
+        workspace = str(container.fields.get(f"labels.{LABEL_WORKSPACE}", ""))
+        companion = str(container.fields.get(f"labels.{LABEL_COMPANION}", ""))
+        if companion and name == companion_service(workspace, companion):
+            return companion_address(workspace, companion)
+        return PROXY if name == PROXY_SERVICE else workspace_address(name)
 
     def _observed(self, container: FakeContainer) -> ObservedContainer:
         networks = {}
@@ -379,6 +409,11 @@ class FakeEngine:
             there = name in self.networks and self.networks[name].id == endpoint.network
             key = name.removeprefix(f"{self.project}_")
             networks[f"networks.{key}"] = endpoint.address if there else GONE
+        if container.joined:
+            holder = self.containers.get(container.joined)
+            networks[NETWORK_MODE] = (
+                f"service:{holder.service if holder else container.joined[:12]}"
+            )
         return ObservedContainer(
             id=container.id,
             name=container.name,

@@ -18,13 +18,20 @@ from hypothesis import strategies as st
 from dual_iac.apply import check_untouched
 from dual_iac.errors import DualError, EngineUnreachableError
 from dual_iac.output import write_files
-from dual_iac.plan import Action, Plan, make_plan
+from dual_iac.plan import RESTARTED, Action, Plan, make_plan
 from dual_iac.saved import check_current, plan_document, plan_of, read_plan, save_plan
-from dual_iac.state import PROXY, Desired, Observed, ObservedImage, digest
+from dual_iac.state import PROXY, Desired, Observed, ObservedImage, digest, workspace_of
 from tests.fake_engine import FakeEngine, Machine
 
 NAMES = ("a", "b", "edge", "feat-x")  # edge: also the name of the proxy's network
-IMAGES = ("node:22", "node:24", "node:s3cret-tag", "traefik:v3.7.15", "traefik:v3.8.0")
+IMAGES = (
+    "busybox:1.35",
+    "node:22",
+    "node:24",
+    "node:s3cret-tag",
+    "traefik:v3.7.15",
+    "traefik:v3.8.0",
+)
 VARIABLES = {"SECRET": "s3cret-variable", "TAG": "s3cret-tag", "UNUSED": "1"}
 ENV_FILE = "FROM_FILE=s3cret-file\nB=s3cret-file\n"
 
@@ -66,6 +73,17 @@ def machine() -> Iterator[Machine]:
 Spec = dict[str, Any]
 
 
+def companions() -> st.SearchStrategy[Spec]:
+    return st.fixed_dictionaries(
+        {"image": st.sampled_from(["node:22", "node:${TAG}"])},
+        optional={
+            "env": st.dictionaries(st.just("A"), st.sampled_from(["1", "${SECRET}"])),
+            "volumes": st.just({"data": "/d"}),
+            "healthcheck": st.just({"test": "true", "interval": "1s"}),
+        },
+    )
+
+
 @st.composite
 def workspaces(draw: st.DrawFn, name: str) -> Spec:
     """One workspace, with any of its keys. The empty ones come first: hypothesis shrinks."""
@@ -94,6 +112,7 @@ def workspaces(draw: st.DrawFn, name: str) -> Spec:
             },
         ),
         "enabled": st.booleans(),
+        "services": st.dictionaries(st.sampled_from(["db", "mail"]), companions(), max_size=2),
     }
     return draw(st.fixed_dictionaries(keys, optional=optional))
 
@@ -159,9 +178,9 @@ def applied(on: Machine, spec: Spec, *targets: str) -> Plan:
 def check_lives(plan: Plan, before: dict[str, Any], after: dict[str, Any]) -> None:
     for address, life in before.items():
         change = plan.change(address)
-        if change is None or change.action is Action.UPDATE:
+        if change is None or (change.action is Action.UPDATE and not change.fields & RESTARTED):
             assert after[address] == life, f"{address} was touched"
-        elif change.action is Action.START and address in after:
+        elif change.action in (Action.START, Action.UPDATE) and address in after:
             assert after[address][0] == life[0], f"{address} was replaced"
 
 
@@ -223,8 +242,7 @@ def test_a_plan_for_a_name_changes_what_is_its_own(
             found = observed.containers.get(PROXY)
             plan = applied(here, specs[1], name)
             check_covers(plan, desired, observed)
-            own = {f"{kind}.{name}" for kind in ("workspace", "network", "route")} | {PROXY}
-            others = [c for c in plan.changes if c.address not in own]
+            others = [c for c in plan.changes if workspace_of(c.address) not in ("", name)]
             if found and found.is_up:
                 assert others == []
                 assert plan.change(PROXY) is None or plan.addresses(PROXY, Action.UPDATE)
@@ -363,12 +381,27 @@ PLAIN: Spec = {
     "workspaces": {
         "a": {"image": "node:22", "source": {"path": "."}, "env": {"A": "1"}},
         "b": {"image": "node:${TAG}", "env_file": ["secret.env"], "user": "1000"},
+        "c": {"image": "node:22", "services": {"db": {"image": "node:22"}}},
     },
 }
 
 
-@pytest.mark.parametrize("service", ["a", "traefik"])
-@pytest.mark.parametrize("drift", DRIFTS, ids=lambda each: each.__name__)
+def possible(drift: Callable[[FakeEngine, str], None], service: str) -> bool:
+    """What shares another's network has none of its own, and companions have no route."""
+    if service in ("c", "c--db") and drift in (detach, take_network):
+        return False
+    return "--" not in service or drift not in (edit_file, delete_file)
+
+
+@pytest.mark.parametrize(
+    ("drift", "service"),
+    [
+        pytest.param(drift, service, id=f"{drift.__name__}-{service}")
+        for drift in DRIFTS
+        for service in ("a", "traefik", "c", "c--db", "c--localhost")
+        if possible(drift, service)
+    ],
+)
 def test_any_one_change_by_hand_is_shown_and_undone(
     drift: Callable[[FakeEngine, str], None], service: str
 ) -> None:
@@ -386,7 +419,12 @@ def test_any_one_change_by_hand_is_shown_and_undone(
 
 @given(
     edits(at_least=1),
-    st.lists(st.tuples(st.sampled_from(DRIFTS), st.sampled_from([*NAMES, "traefik"])), min_size=2),
+    st.lists(
+        st.tuples(
+            st.sampled_from(DRIFTS), st.sampled_from([*NAMES, "traefik", "a--db", "a--localhost"])
+        ),
+        min_size=2,
+    ),
     st.booleans(),
 )
 @few
@@ -427,11 +465,10 @@ def test_who_fails_fails_alone(specs: tuple[Spec, Spec], failing: str, operation
         before = here.lives()
         here.engine.refuse = {(operation, failing)}
         plan, failures = here.apply(text(specs[1]))
-        assert set(failures) <= {f"workspace.{failing}"}
+        assert {workspace_of(address) for address in failures} <= {failing}
         check_lives(plan, before, here.lives())
         left = here.plan(text(specs[1]))
-        own = {f"{kind}.{failing}" for kind in ("workspace", "network")} | {PROXY}
-        assert {change.address for change in left.changes} <= own
+        assert {workspace_of(change.address) for change in left.changes} <= {failing, ""}
         if proxy := left.change(PROXY):
             assert [reason.field for reason in proxy.reasons] == [f"networks.ws-{failing}"]
         here.engine.refuse = set()
@@ -544,8 +581,8 @@ def change(spec: Spec, **workspace: Any) -> Spec:
         (PLAIN | {"proxy": {"http": 3001}}, "proxy: declared otherwise now"),
         (PLAIN | {"network": {"pool": "10.9.0.0/16"}}, "network.a: declared otherwise now"),
         (
-            PLAIN | {"workspaces": {**PLAIN["workspaces"], "c": {"image": "node:22"}}},
-            "workspace.c: not declared then",
+            PLAIN | {"workspaces": {**PLAIN["workspaces"], "d": {"image": "node:22"}}},
+            "workspace.d: not declared then",
         ),
     ],
 )
