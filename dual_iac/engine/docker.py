@@ -388,10 +388,10 @@ class DockerEngine:
         """
         routes = Path("/proc/net/route")
         bridges = parse_bridges(routes.read_text(), subnet) if routes.exists() else set()
-        known = self.command.run("network", "ls", "--quiet").split() if len(bridges) > 1 else []
-        return min(
-            (each for each in bridges if each.removeprefix("br-") not in known), default=None
-        )
+        if not bridges:
+            return None
+        known = self.command.run("network", "ls", "--quiet").split()
+        return min(bridges - {f"br-{network}" for network in known}, default=None)
 
     def usage(self, ids: Sequence[str]) -> dict[str, Usage]:
         """What running containers use, by id. Docker takes two seconds to measure it."""
