@@ -53,7 +53,8 @@ class Progress:
 
     def output(self, name: str, line: str) -> None:
         """A line that something prints in a workspace: it stays, above what goes on."""
-        self._console.print(Text.assemble((f"{name} | ", "dim"), line))
+        # Its colours, and no other control of the terminal.
+        self._console.print(Text.assemble((f"{name} | ", "dim"), Text.from_ansi(line)))
 
     def __call__(self, name: str, event: str) -> None:
         if self._now.get(name) == event or (event == "ready" and name not in self._now):
