@@ -18,6 +18,7 @@ class Guess:
     image: str
     command: str
     because: str
+    setup: str = ""
 
 
 def first_spec(folder: Path) -> str:
@@ -54,7 +55,8 @@ def guess(folder: Path) -> Guess:
         scripts = _scripts(package)
         script = next((name for name in ("dev", "start", "serve") if name in scripts), "dev")
         extra = " -- --host 0.0.0.0 --port 3000" if "vite" in scripts.get(script, "") else ""
-        return Guess("node:22-slim", f"npm run {script}{extra}", "package.json")
+        setup = "npm ci" if (folder / "package-lock.json").is_file() else "npm install"
+        return Guess("node:22-slim", f"npm run {script}{extra}", "package.json", setup)
     if (folder / "manage.py").is_file():
         command = "python manage.py runserver 0.0.0.0:3000"
         return Guess("python:3.13-slim", command, "manage.py")
