@@ -7,23 +7,23 @@ not reached yet is still in the next plan. Volumes are never touched.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from threading import Semaphore
+from threading import Event, Semaphore
 from typing import Protocol
 
-from dual_iac.errors import DualError, EngineUnreachableError
+from dual_iac.errors import DualError, EngineUnreachableError, UnhealthyError
 from dual_iac.fingerprint import moved, observed_fingerprint
-from dual_iac.model import HOLDER, PROXY_SERVICE, companion_service
+from dual_iac.model import HOLDER, PROXY_SERVICE, SETUP_INSIDE
 from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, STATIC_FILE, write_files
 from dual_iac.plan import HIDDEN, RESTARTED, Action, Change, Plan, make_plan
 from dual_iac.ports import port_clashes
-from dual_iac.setups import prepare
 from dual_iac.state import (
+    ENV_FILE,
     PROXY,
     Desired,
     DesiredBuild,
@@ -31,6 +31,7 @@ from dual_iac.state import (
     DesiredContainer,
     Observed,
     ObservedContainer,
+    ObservedImage,
     ObservedNetwork,
     OnProgress,
     companion_address,
@@ -64,10 +65,10 @@ class Engine(Protocol):
     def check_subnets(self, subnets: Iterable[str], going: Iterable[str]) -> None: ...
     def volumes(self) -> Mapping[str, str]: ...
     def own(self, container: str, user: str, folders: Iterable[str]) -> None: ...
-    def image_ids(self, images: Iterable[str]) -> Mapping[str, str]: ...
+    def images(self, names: Iterable[str]) -> Mapping[str, ObservedImage]: ...
     def start(self, container: str) -> None: ...
     def restart(self, container: str) -> None: ...
-    def wait_until_healthy(self, container: str) -> None: ...
+    def wait_until_healthy(self, container: str, given_up: Event) -> None: ...
     def unpause(self, container: str) -> None: ...
     def rename(self, container: str, name: str) -> None: ...
     def remove(self, container: str) -> None: ...
@@ -84,8 +85,12 @@ def apply_plan(
     output: Path,
     progress: OnProgress,
     clone: Callable[[DesiredClone, OnProgress], None],
+    ask: Callable[[str, str], None],
 ) -> Failures:
-    """Make it so; return what the engine refused, and why. ``clone`` makes a clone.
+    """Make it so; return what the engine refused, and why.
+
+    ``clone`` makes a clone; ``ask`` says what the setup of a workspace is for, before that starts,
+    by its address and the id of its image.
 
     One workspace's failure leaves the others applied. Raises :class:`DualError` where all
     depend on what failed (a file, the proxy or its image), where something moved since it was
@@ -100,16 +105,18 @@ def apply_plan(
     missing |= _without_room(plan, desired, observed, engine)
     check_unmoved(observed, engine.observe())
     files = _files(plan, desired, observed)
-    round_ = _Round(plan, desired, observed, files, output, engine, progress)
+    round_ = _Round(plan, desired, observed, files, output, engine, progress, ask)
     failures = round_.run(missing)
     after = engine.observe(desired.images)
+    # What was waited for in vain would be so again.
+    missing |= {a: error for a, error in failures.items() if isinstance(error, UnhealthyError)}
     if failures.keys() > missing.keys():
         # An apply that was killed may have left the engine still at work, and in the way. So
         # look again, and try what is left, one by one: that also tells who is to blame.
         again, seen = _what_is_left(plan, desired, after, failures)
         failures = replace(round_, plan=again, observed=seen, one_by_one=True).run(missing)
         after = engine.observe()
-    failures = _without_secrets(failures, desired)
+    failures = without_secrets(failures, desired.containers.values())
     for address in failures:
         progress(_service(address, desired), "failed")
     check_untouched(plan, observed, after, failures)
@@ -148,11 +155,15 @@ def _check_subnets(plan: Plan, desired: Desired, observed: Observed, engine: Eng
         )
 
 
-def _without_secrets(failures: Failures, desired: Desired) -> Failures:
-    """What the engine said, without what came out of variables."""
+def without_secrets(
+    failures: Failures, containers: Iterable[DesiredContainer | ObservedContainer]
+) -> Failures:
+    """What the engine said, without what came out of variables in these containers."""
     secrets: set[str] = set()
-    for container in desired.containers.values():
-        for name in container.hidden:
+    for container in containers:
+        hidden = container.hidden or frozenset()
+        in_files = {each for each in container.fields if each.startswith("env.")}
+        for name in hidden | (in_files if ENV_FILE in hidden else set()):
             value = container.fields.get(name, "")
             secrets |= {value} if isinstance(value, str) else set(map(str, value or ()))
     secrets = {each for each in secrets if len(each) >= _TELLING}
@@ -323,7 +334,7 @@ def pull_missing(
     }
     moving = plan.addresses("network", Action.REPLACE)
     if any(address == PROXY or workspace_of(address) in moving for address in missing):
-        missing = _without_secrets(missing, desired)
+        missing = without_secrets(missing, desired.containers.values())
         raise all_of(missing, "can't be made, and nothing was changed")
     return missing
 
@@ -350,24 +361,26 @@ def _clone_missing(
 
 
 def _without_room(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> Failures:
-    """Workspaces in which two would listen on one port, as far as images just pulled tell."""
-    asked = {c.address for c in plan.changes if c.action in (Action.CREATE, Action.REPLACE)}
-    unknown = {
-        desired.containers[address].image
-        for address in asked
-        if address in desired.containers and address.startswith("companion.")
-    } - observed.images.keys()
-    if not unknown:
-        return {}  # what was known of the others was told with the plan
-    images = engine.observe(unknown).images
-    return {a: error for a, error in port_clashes(desired, images).items() if a in asked}
+    """Workspaces in which two would listen on one port, as far as their images tell."""
+    changed = {_whose(c.address) for c in plan.changes if c.address in desired.containers}
+    used = {
+        container.image
+        for address, container in desired.containers.items()
+        if address.startswith("companion.") and _whose(address) in changed
+    }
+    images = {**observed.images, **engine.images(used - observed.images.keys())}
+    clashes = port_clashes(desired, images)
+    return {address: error for address, error in clashes.items() if _whose(address) in changed}
 
 
-def side_by_side(count: int, jobs: Mapping[str, Callable[[], None]]) -> Failures:
+def side_by_side(
+    count: int, jobs: Mapping[str, Callable[[], None]], given_up: Event | None = None
+) -> Failures:
     """Do all jobs, ``count`` at a time; return those that failed, by the names they have here.
 
     An interruption, or an engine that has gone, lets those end that have begun, and begins no
-    more: nothing is left half done that takes a moment to do.
+    more: nothing is left half done that takes a moment to do. ``given_up`` is set then, for jobs
+    that only wait.
     """
     failures: Failures = {}
     pool = ThreadPoolExecutor(max(1, min(count, len(jobs))))
@@ -380,6 +393,10 @@ def side_by_side(count: int, jobs: Mapping[str, Callable[[], None]]) -> Failures
                 raise
             except DualError as error:
                 failures[name] = error
+    except BaseException:
+        if given_up:
+            given_up.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     return failures
@@ -409,21 +426,26 @@ class _Round:
     output: Path
     engine: Engine
     progress: OnProgress
+    ask: Callable[[str, str], None]
     one_by_one: bool = False
     at_once: Semaphore = field(default_factory=partial(Semaphore, _STARTS))
     """Held by what starts a container."""
+    given_up: Event = field(default_factory=Event)
 
     def run(self, missing: Failures) -> Failures:
         """``missing`` can't be made; returned with them is what else fails, and why."""
         self._write()
-        volumes = self.engine.volumes() if self._handed_over() else {}
-        failures = missing | self._remove()
+        images = self.engine.images(
+            {self.desired.containers[change.address].image for change in self._changes(*Action)}
+        )
+        volumes = self.engine.volumes() if self._handed_over(images) else {}
+        failures = missing | self._remove(without=missing)
         failures |= self._rename(without=failures)
         failures |= self._create(without=failures)
         failures |= self._attach(without=failures)
         self._open_ways(failures)
-        failures |= self._own(volumes, without=failures)
-        failures |= self._start(without=failures)
+        failures |= self._own(volumes, images, without=failures)
+        failures |= self._start(images, without=failures)
         return failures
 
     def _write(self) -> None:
@@ -468,10 +490,19 @@ class _Round:
             and _whose(change.address) not in failed
         ]
 
-    def _remove(self) -> Failures:
-        """Workspaces that are gone, and networks that are gone or move with all on them."""
-        gone = self.plan.addresses("network", Action.DELETE, Action.REPLACE)
-        addresses = {c.address for c in self.plan.changes if c.action is Action.DELETE}
+    def _remove(self, without: Iterable[str]) -> Failures:
+        """Workspaces that are gone, and networks that are gone or move with all on them.
+
+        Nothing of those that stay as they are, as something can't be had that they need.
+        """
+        stay = set(map(_whose, without))
+        gone = [
+            name
+            for name in self.plan.addresses("network", Action.DELETE, Action.REPLACE)
+            if name not in stay
+        ]
+        deleted = {c.address for c in self.plan.changes if c.action is Action.DELETE}
+        addresses = {address for address in deleted if _whose(address) not in stay}
         there = self.observed.containers
         addresses |= {address for address in there if workspace_of(address) in gone}
         return take_down(
@@ -533,86 +564,92 @@ class _Round:
         if field in (wanted := self.desired.containers[PROXY].fields):
             self.engine.connect(network, proxy.id, wanted[field])
 
-    def _handed_over(self) -> dict[str, dict[str, str]]:
+    def _handed_over(
+        self, images: Mapping[str, ObservedImage]
+    ) -> dict[str, tuple[str, dict[str, str]]]:
         """The volumes of containers that will start for the first time as somebody but root.
 
-        By address: the names of volumes, and where they are mounted.
+        By address: who that is, and the names of volumes and where they are mounted.
         """
         found = {}
         for change in self._changes(Action.CREATE, Action.REPLACE, Action.START):
-            fields = self.desired.containers[change.address].fields
+            container = self.desired.containers[change.address]
+            image = images.get(container.image)
+            inherited = image.fields if image and not container.is_companion else {}
+            user = str(container.fields.get("user") or inherited.get("user", ""))
             there = self.observed.containers.get(change.address)
             never_ran = there is not None and there.state == "created"
-            user = str(fields.get("user", "")).partition(":")[0]
-            if user not in ("", "0", "root") and (change.action is not Action.START or never_ran):
-                found[change.address] = {
-                    str(value).removeprefix("volume "): field.removeprefix("mounts.")
-                    for field, value in fields.items()
-                    if field.startswith("mounts.") and str(value).startswith("volume ")
+            is_root = user.partition(":")[0] in ("", "0", "root")
+            if not is_root and (change.action is not Action.START or never_ran):
+                volumes = {
+                    str(value).removeprefix("volume "): name.removeprefix("mounts.")
+                    for name, value in container.fields.items()
+                    if name.startswith("mounts.") and str(value).startswith("volume ")
                 }
-        return {address: volumes for address, volumes in found.items() if volumes}
+                found[change.address] = user, volumes
+        return {address: (user, volumes) for address, (user, volumes) in found.items() if volumes}
 
-    def _own(self, there: Mapping[str, str], without: Iterable[str]) -> Failures:
-        """Hand new volumes over to whom they are for: Docker gives them to root."""
+    def _own(
+        self,
+        there: Mapping[str, str],
+        images: Mapping[str, ObservedImage],
+        without: Iterable[str],
+    ) -> Failures:
+        """Hand new volumes over to whom they are for: Docker gives them to root.
+
+        And the record of a setup, which is dual's own, whoever it was for before.
+        """
         jobs = {}
-        for address, volumes in self._handed_over().items():
+        for address, (user, volumes) in self._handed_over(images).items():
             found = self.observed.containers.get(address)
             never_ran = found is not None and found.state == "created"
-            folders = [at for name, at in volumes.items() if never_ran or name not in there]
+            folders = [
+                at
+                for name, at in volumes.items()
+                if never_ran or name not in there or at == f"{SETUP_INSIDE}/record"
+            ]
             wanted = self.desired.containers[address]
-            if folders and address not in without:
-                own = partial(self.engine.own, wanted.name, str(wanted.fields["user"]), folders)
-                jobs[address] = own
+            if folders and _whose(address) not in map(_whose, without):
+                jobs[address] = partial(self.engine.own, wanted.name, user, folders)
         return side_by_side(_STARTS, jobs)
 
-    def _start(self, without: Iterable[str]) -> Failures:
+    def _start(self, images: Mapping[str, ObservedImage], without: Iterable[str]) -> Failures:
+        """Side by side, but the containers of each workspace one after the other."""
         changes = self._changes(Action.CREATE, Action.REPLACE, Action.START, without=without)
         again = self._changes(Action.UPDATE, without=without)
         changes += [change for change in again if change.fields & RESTARTED]
-        starting = [self.desired.containers[change.address] for change in changes]
-        images = self.engine.image_ids({each.image for each in starting if each.report})
-        groups: dict[str, list[Change]] = {}
+        groups: dict[str, list[tuple[str, Callable[[], None]]]] = {}
         for change in sorted(changes, key=lambda change: _rank(change.address)):
-            groups.setdefault(_whose(change.address), []).append(change)
+            start = partial(self._start_one, change, images)
+            groups.setdefault(_whose(change.address), []).append((change.address, start))
+        for whose, jobs in groups.items():
+            # Before the workspace itself, or, where that goes on meanwhile, at the end.
+            last = jobs.pop() if jobs[-1][0] == workspace_address(whose) else None
+            jobs += self._waits(whose)
+            jobs += [last] if last else []
         failures: Failures = {}
-        # A companion may take its time to become healthy, and nobody else waits for that.
-        jobs = {
-            whose: partial(self._start_in_turn, group, images, failures)
-            for whose, group in groups.items()
+        in_turn = {
+            whose: partial(_in_turn, jobs, failures)
+            # Who waits for nobody comes first: no slow companion is in the way of others.
+            for whose, jobs in sorted(groups.items(), key=lambda group: len(group[1]))
         }
-        side_by_side(_WAITS, jobs)
+        side_by_side(_WAITS, in_turn, self.given_up)
         return failures
 
-    def _start_in_turn(
-        self,
-        changes: Sequence[Change],
-        images: Mapping[str, str],
-        failures: Failures,
-    ) -> None:
-        """Start what a workspace consists of: the next only where all before it are up."""
-        companions = [change for change in changes if change.address.startswith("companion.")]
-        jobs = [(each.address, partial(self._start_one, each, images)) for each in companions]
-        prefix = companion_address(workspace_of(changes[0].address), "")
-        for address, wanted in self.desired.containers.items():
-            if address.startswith(prefix) and wanted.has_healthcheck:
-                jobs.append((address, partial(self._wait_for, wanted)))
-        itself = [change for change in changes if change not in companions]
-        jobs += [(each.address, partial(self._start_one, each, images)) for each in itself]
-        for address, job in jobs:
-            try:
-                job()
-            except EngineUnreachableError:
-                raise
-            except DualError as error:
-                failures[address] = error
-                return
+    def _waits(self, workspace: str) -> list[tuple[str, Callable[[], None]]]:
+        prefix = companion_address(workspace, "")
+        return [
+            (address, partial(self._wait_for, wanted))
+            for address, wanted in self.desired.containers.items()
+            if address.startswith(prefix) and wanted.has_healthcheck
+        ]
 
     def _wait_for(self, companion: DesiredContainer) -> None:
         self.progress(companion.service, "waiting for it to be healthy")
-        self.engine.wait_until_healthy(companion.name)
+        self.engine.wait_until_healthy(companion.name, self.given_up)
         self.progress(companion.service, "healthy")
 
-    def _start_one(self, change: Change, images: Mapping[str, str]) -> None:
+    def _start_one(self, change: Change, images: Mapping[str, ObservedImage]) -> None:
         wanted = self.desired.containers[change.address]
         container, start = wanted.name, self.engine.start
         if change.action in (Action.START, Action.UPDATE):
@@ -620,12 +657,25 @@ class _Round:
             container = found.id
             start = self.engine.unpause if found.state == "paused" else start
             start = self.engine.restart if change.action is Action.UPDATE else start
-        if wanted.report:
-            prepare(Path(wanted.report), images.get(wanted.image, ""))
         with self.at_once:
+            if wanted.has_setup:
+                image = images.get(wanted.image)
+                self.ask(change.address, image.id if image else "")
             self.progress(wanted.service, "starting")
             start(container)
         self.progress(wanted.service, "started")
+
+
+def _in_turn(jobs: Iterable[tuple[str, Callable[[], None]]], failures: Failures) -> None:
+    """Do jobs, by address, until one fails: that one goes into ``failures``."""
+    for address, job in jobs:
+        try:
+            job()
+        except EngineUnreachableError:
+            raise
+        except DualError as error:
+            failures[address] = error
+            return
 
 
 def _whose(address: str) -> str:
@@ -669,7 +719,7 @@ def take_down(
     """
     proxy = observed.containers.get(PROXY)
     parts: dict[str, tuple[list[ObservedContainer], list[ObservedNetwork]]] = {}
-    for container in sorted(containers, key=_last_the_holder):
+    for container in reversed(in_order(containers)):
         is_proxy = proxy and container.id == proxy.id
         address = PROXY if is_proxy else workspace_address(container.workspace or container.name)
         parts.setdefault(address, ([], []))[0].append(container)
@@ -695,7 +745,6 @@ def take_down(
     return side_by_side(_STOPS, jobs) | side_by_side(1, last)
 
 
-def _last_the_holder(container: ObservedContainer) -> tuple[bool, bool]:
-    """The workspace itself goes first, and last what holds the network."""
-    name = container.workspace
-    return container.service == companion_service(name, HOLDER), container.service != name
+def in_order(containers: Iterable[ObservedContainer]) -> list[ObservedContainer]:
+    """As those of a workspace need each other: the holder first, the workspace itself last."""
+    return sorted(containers, key=lambda each: (not each.is_holder, each.service == each.workspace))

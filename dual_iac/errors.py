@@ -52,6 +52,10 @@ class EngineUnreachableError(DualError):
     exit_code = 69
 
 
+class UnhealthyError(DualError):
+    """A companion that does not come up: whoever waited for it need not do so again."""
+
+
 class LockedError(DualError):
     """Somebody else is changing the same project on the same engine."""
 

@@ -56,6 +56,9 @@ def companion_service(workspace: str, companion: str) -> str:
 SETUP_VOLUME = "_setup"
 """The volume that tells what a setup has succeeded for: no volume of dual.yaml has such a name."""
 
+SETUP_VARIABLE = "DUAL_SETUP"
+"""The variable that a setup is handed over in."""
+
 SETUP_INSIDE = "/dual"
 """Where a workspace with a setup has the script, the record and the report."""
 
@@ -565,6 +568,13 @@ class Auth(Model):
     """User names, and hashes of their passwords (each $ written as $$)."""
 
 
+def _without_what_is_taken_back(value: Any) -> Any:
+    """``name: ~`` takes back what the defaults say."""
+    if isinstance(value, Mapping):
+        return {name: each for name, each in value.items() if each is not None}
+    return value
+
+
 class WorkspaceSettings(Model):
     """What may stand under a workspace, and under ``defaults``."""
 
@@ -595,7 +605,9 @@ class WorkspaceSettings(Model):
     """When the workspace counts as up."""
     commands: tuple[CommandName, ...] = ()
     """What runs in the workspace after `dual activate`, besides npm, node, python and the like."""
-    services: Mapping[PartName, Companion] = Field(default_factory=dict)
+    services: Annotated[
+        Mapping[PartName, Companion], BeforeValidator(_without_what_is_taken_back)
+    ] = Field(default_factory=dict)
     """Companions that share this workspace's localhost."""
     auth: Auth | None = None
     """Basic auth at the proxy."""
@@ -605,8 +617,24 @@ class WorkspaceSettings(Model):
     @model_validator(mode="after")
     def _targets_differ(self) -> Self:
         taken = {"/workspace": "source"} if self.source else {}
-        taken |= {SETUP_INSIDE: "setup"} if self.setup else {}
         return _with_different_targets(self, taken, self.volumes)
+
+    @model_validator(mode="after")
+    def _setup_has_its_own(self) -> Self:
+        if self.setup is None:
+            return self
+        for name, target in self.volumes.items():
+            if f"{target}/".startswith(f"{SETUP_INSIDE}/"):
+                raise invalid(
+                    f"volumes.{name} goes to {target}, which is where the setup has its own files",
+                    mend="give it another place",
+                )
+        if SETUP_VARIABLE in self.env:
+            raise invalid(
+                f"env.{SETUP_VARIABLE} is the variable that the setup is handed over in",
+                mend="give the variable another name",
+            )
+        return self
 
     @property
     def volumes_by_name(self) -> list[tuple[str, str]]:

@@ -346,15 +346,10 @@ def _joined(
         reason = Reason(LOCALHOST, there.service, "made anew")
         return Change(address, Action.REPLACE, (*known, reason), held.is_drift)
     starts = held is not None and held.action is Action.START
-    if found.running and (starts or _instant(there) > _instant(found)):
+    if found.running and (starts or there.instant > found.instant):
         reason = Reason(LOCALHOST, f"that of {there.service} before its last start", "its own now")
         return Change(address, Action.UPDATE, (*known, reason), is_drift=True)
     return change
-
-
-def _instant(container: ObservedContainer) -> tuple[str, str]:
-    """When it was started, to compare: engines leave out the zeros at the end."""
-    return container.started_at[:19], container.started_at[19:].rstrip("Z").ljust(10, "0")
 
 
 def _setup(
@@ -366,12 +361,15 @@ def _setup(
     anew, the setup is asked for at its start anyway.
     """
     setup, wanted = observed.setups.get(address), desired.setups.get(address)
-    if not found.running or setup is None or wanted is None or setup.state == "running":
+    if not found.running or setup is None or wanted is None:
         return None
-    if setup.state == "failed":
-        return Reason(SETUP, f"failed with exit code {setup.exit_code}", "done")
-    if setup.hash != wanted:
-        return Reason(SETUP, "done for other lock files", "done")
+    match setup.state:
+        case "asked":
+            return Reason(SETUP, "asked for, and never begun", "done")
+        case "failed":
+            return Reason(SETUP, f"failed with exit code {setup.exit_code}", "done")
+        case "done" if setup.hashes and wanted not in setup.hashes:
+            return Reason(SETUP, "done, and out of date", "done")
     return None
 
 

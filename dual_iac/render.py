@@ -51,7 +51,7 @@ from dual_iac.output import (
     STATIC_FILE,
     load_yaml,
 )
-from dual_iac.setups import FAILED, LOCK_FILES, SUCCEEDED, report_folder
+from dual_iac.setups import BEGINS, FAILED, SUCCEEDED, SetupFolder
 from dual_iac.state import (
     PROXY,
     Desired,
@@ -113,11 +113,11 @@ class VolumePlace:
 
 @dataclass(frozen=True)
 class SetupPlace:
-    """What a setup needs: its place in the workspace, and the script and the report of the host."""
+    """What a setup needs: its place in the workspace, and the script and the folder of the host."""
 
     inside: str
     script: str
-    report: str
+    folder: str
 
     def before(self, command: str | tuple[str, ...] | None) -> str | tuple[str, ...]:
         """A command that sets up, and becomes the given one; in the notation of that one."""
@@ -406,19 +406,20 @@ class _Renderer:
     def _companion_volumes(
         self, workspace: Workspace, name: str, companion: Companion
     ) -> list[VolumePlace]:
-        prefix = companion_service(workspace.name, name)
+        # Three dashes: a workspace may come to have the name of the service.
+        prefix = f"{companion_service(workspace.name, name)}-"
         return self._volumes(workspace.name, prefix, sorted(companion.volumes.items()))
 
     def _setup(self, workspace: Workspace) -> SetupPlace:
         if SETUP_FILE not in self.files:
             self.files[SETUP_FILE] = self.templates.get_template("setup.sh.j2").render(
                 inside=Raw(SETUP_INSIDE),
-                lock_files=Raw(" ".join(LOCK_FILES)),
+                begins=Raw(BEGINS),
                 succeeded=Raw(SUCCEEDED),
                 failed=Raw(FAILED),
             )
-        report = self._host_path(str(report_folder(Path(), workspace.name)))
-        return SetupPlace(SETUP_INSIDE, f"./{SETUP_FILE}", report)
+        folder = self._host_path(str(SetupFolder.of(Path(), workspace.name).path))
+        return SetupPlace(SETUP_INSIDE, f"./{SETUP_FILE}", folder)
 
     def _host_path(self, path: str) -> str:
         """A path of dual.yaml as Compose must read it: relative to the rendered file."""

@@ -1,26 +1,38 @@
-"""What a workspace's setup is for, and how it went: the side of this machine.
+"""What a workspace's setup is for, and how it goes: the side of this machine.
 
 ``templates/setup.sh.j2`` is the other side: rendered, it runs in the workspace, with Compose alone,
-too. The two meet in a folder of each workspace's, :data:`REPORTS_FOLDER`.
+too. Each workspace with a setup has a folder here, in :data:`SETUPS_FOLDER`:
+
+- ``asked/setup``: a word that stands for one start, and what the setup is for. The workspace only
+  reads it.
+- ``report/state``: how it goes, after the word that it was asked with. The workspace writes it, so
+  nothing in there is trusted or followed, and this side writes nothing there.
+- ``settled``: the word, and what the lock files were once that setup had brought them up to date.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import secrets
 import shutil
+import stat
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from dual_iac.errors import DualError
 from dual_iac.state import Setup
 
-REPORTS_FOLDER = ".dual/setup"
-"""Beside dual.yaml: a folder for each workspace with a setup."""
+SETUPS_FOLDER = ".dual/setup"
+"""Beside dual.yaml."""
 
-SUCCEEDED = "dual: the setup is done"
-FAILED = "dual: the setup failed with exit code"
-"""What a workspace prints, on a line of its own, where its setup ends."""
+BEGINS = "dual: setup begins:"
+SUCCEEDED = "dual: setup is done:"
+FAILED = "dual: setup failed:"
+"""What a workspace prints where its setup begins and ends, before the word it was asked with."""
 
 LOCK_FILES = (
     *("package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml"),
@@ -33,68 +45,128 @@ LOCK_FILES = (
 
 _IGNORE = "# dual's own. Nothing in here is worth keeping in git.\n*\n"
 _LONGEST = 200  # bytes of a report: whatever a workspace writes there, no more is read
+_UNKNOWN = "-"
 
 
 def setup_hash(setup: str, source: Path | None) -> str:
-    """What a setup is for: its text, variables filled in, and the lock files in the source.
-
-    As the script in the workspace has it.
-    """
+    """What a setup is for: its text, variables filled in, and the lock files in the source."""
     whole = hashlib.sha256(f"{setup}\n".encode())
     for name in LOCK_FILES if source else ():
         assert source is not None
         with suppress(OSError):
-            content = (source / name).read_bytes()
-            whole.update(f"{name}\n".encode() + content)
+            path = source / name
+            if stat.S_ISREG(path.stat().st_mode):
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                whole.update(f"{name} {content}\n".encode())
     return whole.hexdigest()
 
 
-def report_folder(folder: Path, workspace: str) -> Path:
-    """``folder`` is that of dual.yaml."""
-    return folder / REPORTS_FOLDER / workspace
+@dataclass(frozen=True)
+class SetupFolder:
+    """Where this machine and a workspace meet."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, folder: Path, workspace: str) -> SetupFolder:
+        """``folder`` is that of dual.yaml."""
+        return cls(folder / SETUPS_FOLDER / workspace)
+
+    def ask(self, hash_: str, image: str) -> None:
+        """Before a workspace starts: say what its setup is for, in the image with this id.
+
+        Raises :class:`DualError` where the folder can't be written.
+        """
+        try:
+            for each in ("asked", "report"):
+                (self.path / each).mkdir(parents=True, exist_ok=True)
+            for folder, mode in ((self.path, 0o755), (self.path / "asked", 0o755)):
+                folder.chmod(mode)
+            # A workspace may run as anybody.
+            if (self.path / "report").stat().st_mode & 0o777 != 0o777:
+                (self.path / "report").chmod(0o777)
+            ignored = self.path.parent / ".gitignore"
+            if not ignored.exists():
+                ignored.write_text(_IGNORE)
+            what = hashlib.sha256(f"{hash_} {image}".encode()).hexdigest()
+            self._write("asked/setup", f"{secrets.token_hex(4)} {what}\n")
+            self._write("for", f"{hash_}\n")
+        except OSError as error:
+            raise DualError(
+                f"{self.path} can't be written",
+                why=error.strerror or str(error),
+                mend="make the folder yours, or remove it",
+            ) from None
+
+    def look(self) -> Setup | None:
+        """How the setup goes, as far as the workspace says; None where nobody has asked."""
+        said = self._report()
+        word = self._read("asked/setup").partition(" ")[0] or _UNKNOWN
+        if word == _UNKNOWN and not said:
+            return None
+        if not said or said[0] != word:
+            return Setup("asked", word)
+        match said[1:]:
+            case ["running"]:
+                return Setup("running", word)
+            case ["failed", code] if re.fullmatch(r"\d{1,3}", code):
+                return Setup("failed", word, exit_code=int(code))
+            case ["done"]:
+                return Setup("done", word, hashes=frozenset(self._hashes(word)))
+        return Setup("asked", word)
+
+    def settle(self, hash_: str) -> None:
+        """Once it is done: lock files that it has brought up to date are what it was for."""
+        setup = self.look()
+        if setup and setup.hashes and hash_ not in setup.hashes:
+            with suppress(OSError):
+                self._write("settled", f"{setup.word} {hash_}\n")
+
+    def forget(self) -> None:
+        """Take the folder away with its workspace, as far as it is this user's to take."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _hashes(self, word: str) -> Iterable[str]:
+        """What the setup was asked for with this word; nothing where Compose alone has asked."""
+        if word == _UNKNOWN:
+            return
+        yield self._read("for").strip()
+        settled, _, hash_ = self._read("settled").strip().partition(" ")
+        if settled == word:
+            yield hash_
+
+    def _report(self) -> list[str]:
+        # A link in it may lead to what the workspace can't read itself, and a pipe to nowhere.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            with os.fdopen(os.open(self.path / "report/state", flags), "rb") as file:
+                return file.read(_LONGEST).decode(errors="replace").split()
+        except OSError:
+            return []
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text("utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def _write(self, name: str, text: str) -> None:
+        new = self.path / f"{name}.new"
+        new.write_text(text)
+        new.chmod(0o644)  # whatever the umask
+        new.replace(self.path / name)
 
 
-def prepare(report: Path, image: str) -> None:
-    """Before a workspace starts: leave it the id of its image, and forget how it went last time.
-
-    Raises :class:`DualError` where the folder can't be written.
-    """
-    try:
-        report.mkdir(parents=True, exist_ok=True)
-        ignored = report.parent / ".gitignore"
-        if not ignored.exists():
-            ignored.write_text(_IGNORE)
-        if report.stat().st_mode & 0o777 != 0o777:
-            report.chmod(0o777)  # a workspace may run as anybody
-        (report / "state").unlink(missing_ok=True)
-        (report / "image").write_text(f"{image}\n")
-    except OSError as error:
-        raise DualError(
-            f"{report} can't be written",
-            why=error.strerror or str(error),
-            mend="make the folder yours, or remove it",
-        ) from None
-
-
-def forget(report: Path) -> None:
-    """Take the folder away with its workspace, as far as it is this user's to take."""
-    shutil.rmtree(report, ignore_errors=True)
-
-
-def read_report(report: Path) -> Setup | None:
-    """How the setup of a workspace goes, as the workspace says; None where it says nothing."""
-    try:
-        # It is the workspace's to write: a link in it may lead to what it can't read itself.
-        handle = os.open(report / "state", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with os.fdopen(handle, "rb") as file:
-        words = file.read(_LONGEST).decode(errors="replace").split()
-    match words:
-        case ["running"]:
-            return Setup("running")
-        case ["failed", code] if code.isdecimal():
-            return Setup("failed", exit_code=int(code))
-        case ["done", hash_]:
-            return Setup("done", hash=hash_)
-    return None
+def said_by(setup: Setup, lines: Iterable[str]) -> list[str]:
+    """Of what a workspace has printed, what its setup has."""
+    found: list[str] = []
+    for line in lines:
+        before, ends, after = line.partition(FAILED)
+        if line == f"{BEGINS} {setup.word}":
+            found = []
+        elif ends and after.startswith(f" {setup.word}:"):
+            return [*found, before] if before else found
+        else:
+            found.append(line)
+    return found

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from dual_iac.model import EDGE_NETWORK, PROXY_SERVICE, SETUP_INSIDE
+from dual_iac.model import EDGE_NETWORK, HOLDER, PROXY_SERVICE, SETUP_INSIDE, companion_service
 
 PROXY = "proxy"
 
@@ -123,10 +123,12 @@ class DesiredContainer:
         return bool(self.definition.get("healthcheck"))
 
     @property
-    def report(self) -> str | None:
-        """The folder of this machine where its setup reports to; None if it has no setup."""
-        mount = self.fields.get(f"mounts.{SETUP_INSIDE}/report")
-        return None if mount is None else str(mount).removeprefix("bind ")
+    def has_setup(self) -> bool:
+        return f"mounts.{SETUP_INSIDE}/report" in self.fields
+
+    @property
+    def is_companion(self) -> bool:
+        return f"labels.{LABEL_COMPANION}" in self.fields
 
 
 @dataclass(frozen=True)
@@ -173,11 +175,16 @@ class DesiredClone:
 
 @dataclass(frozen=True)
 class Setup:
-    """How the setup of a workspace goes: ``running``, ``failed`` or ``done``, and for what."""
+    """How the setup of a workspace goes: ``asked`` until the workspace says that it is running.
 
-    state: Literal["running", "failed", "done"]
-    hash: str = ""
+    ``word`` stands for the start that it was asked at, "-" where Compose alone did. ``hashes`` are
+    what it is done for; none where nobody knows.
+    """
+
+    state: Literal["asked", "running", "failed", "done"]
+    word: str
     exit_code: int = 0
+    hashes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -237,6 +244,25 @@ class ObservedContainer:
         """Whose it is; empty for what is no workspace's."""
         named = self.fields.get(f"labels.{LABEL_WORKSPACE}")
         return str(named) if named else "" if self.service == PROXY_SERVICE else self.service
+
+    @property
+    def instant(self) -> tuple[str, str]:
+        """When it was started, to compare: engines leave out zeros at the end."""
+        return self.started_at[:19], self.started_at[19:].rstrip("Z").ljust(10, "0")
+
+    @property
+    def has_setup(self) -> bool:
+        return f"mounts.{SETUP_INSIDE}/report" in self.fields
+
+    @property
+    def has_healthcheck(self) -> bool:
+        """Whether dual.yaml, or its image, gives it one."""
+        return "healthcheck.test" in self.fields
+
+    @property
+    def is_holder(self) -> bool:
+        """Whether it holds the network that a workspace and its companions share."""
+        return self.service == companion_service(self.workspace, HOLDER)
 
     @property
     def running(self) -> bool:

@@ -89,7 +89,7 @@ class FakeEngine:
     project: str
     output: Path
     variables: Mapping[str, str] = field(default_factory=dict)
-    images: dict[str, ObservedImage] = field(default_factory=dict)
+    tagged: dict[str, ObservedImage] = field(default_factory=dict)
     pullable: dict[str, ObservedImage] = field(default_factory=dict)
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     networks: dict[str, ObservedNetwork] = field(default_factory=dict)
@@ -115,12 +115,12 @@ class FakeEngine:
         proxy = found.get(PROXY)
         asked = routes and proxy is not None and proxy.running and not self.blind
         used = {name for each in found.values() for name in (each.image, each.image_id)}
-        names = {*images, *used} & set(self.images)
+        names = {*images, *used} & set(self.tagged)
         return Observed(
             containers=found,
             networks={network_address(each.key): each for each in self.networks.values()},
             one_offs=tuple(self._observed(c) for c in self.containers.values() if c.one_off),
-            images={name: self.images[name] for name in sorted(names)},
+            images={name: self.tagged[name] for name in sorted(names)},
             files=files,
             rendered=read_rendered(files.get(COMPOSE_FILE, "")),
             routes_written=written,
@@ -131,12 +131,12 @@ class FakeEngine:
         with self._doing("pull", image):
             if image not in self.pullable:
                 raise DualError("No such image", why=f"manifest for {image} not found")
-            self.images[image] = self.images[self.pullable[image].id] = self.pullable[image]
+            self.tagged[image] = self.tagged[self.pullable[image].id] = self.pullable[image]
 
     def build(self, image: str, wanted: DesiredBuild, say: Callable[[str], None]) -> None:
         with self._doing("build", wanted.content):
             say("Step 1/1")
-            self.images[image] = ObservedImage(
+            self.tagged[image] = ObservedImage(
                 f"sha256:{wanted.content}", {"build": wanted.content}
             )
 
@@ -193,15 +193,15 @@ class FakeEngine:
             if found.service == PROXY_SERVICE:
                 self.blind = False  # a start mounts what stands there now
 
-    def image_ids(self, images: Iterable[str]) -> Mapping[str, str]:
-        return {name: self.images[name].id for name in images if name in self.images}
+    def images(self, names: Iterable[str]) -> Mapping[str, ObservedImage]:
+        return {name: self.tagged[name] for name in names if name in self.tagged}
 
     def restart(self, container: str) -> None:
         found = self._find(container)
         with self._doing("restart", found.service):
             found.started_at = self._now()
 
-    def wait_until_healthy(self, container: str) -> None:
+    def wait_until_healthy(self, container: str, _: threading.Event) -> None:
         found = self._find(container)
         with self._doing("wait", found.service):
             if found.state != "running":
@@ -342,7 +342,7 @@ class FakeEngine:
 
     def _recreate(self, service: str, definition: Mapping[str, Any]) -> None:
         fields, _ = desired_fields(service, definition, self.output, self.variables, self.project)
-        image = self.images.get(fields["image"])
+        image = self.tagged.get(fields["image"])
         if image is None:
             raise DualError("Refused", why=f"No such image: {fields['image']}")
         joined = ""
@@ -486,6 +486,7 @@ class Machine:
             self.engine.output,
             lambda service, event: self.progress.append((service, event)),
             lambda clone, _: Path(clone.path).mkdir(parents=True),
+            lambda *_: None,
         )
 
     def lives(self) -> dict[str, tuple[str, str]]:

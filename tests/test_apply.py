@@ -262,7 +262,7 @@ def test_one_that_must_leave_its_network_needs_its_image_first(running: Machine)
 def test_what_needs_no_image_pulls_none(running: Machine, state: str) -> None:
     """An image that lost its name, or was removed, is nothing to a container that has it."""
     running.engine.container("traefik").state = state
-    del running.engine.images["traefik:v3.7.15"]
+    del running.engine.tagged["traefik:v3.7.15"]
     running.apply(ONE_MORE)
     assert ("pull", "traefik:v3.7.15") not in running.engine.calls
     assert running.plan(ONE_MORE).changes == ()

@@ -335,7 +335,7 @@ def join(engine: FakeEngine, service: str) -> None:
 
 def retag(engine: FakeEngine, service: str) -> None:
     name = engine.container(service).image
-    engine.images[name] = replace(engine.images[name], id=f"{engine.images[name].id}-new")
+    engine.tagged[name] = replace(engine.tagged[name], id=f"{engine.tagged[name].id}-new")
 
 
 def edit_file(engine: FakeEngine, service: str) -> None:
@@ -367,7 +367,7 @@ def lose_sight(engine: FakeEngine, _: str) -> None:
 
 
 def untag(engine: FakeEngine, service: str) -> None:
-    engine.images.pop(engine.container(service).image, None)
+    engine.tagged.pop(engine.container(service).image, None)
 
 
 DRIFTS: list[Callable[[FakeEngine, str], None]] = [

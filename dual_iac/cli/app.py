@@ -23,6 +23,7 @@ from dual_iac.errors import DualError, UsageError
 if TYPE_CHECKING:
     from dual_iac.engine.docker import DockerEngine
     from dual_iac.model import Project, Workspace
+    from dual_iac.setups import SetupFolder
     from dual_iac.state import Desired, DesiredClone, Observed, OnProgress
 
 
@@ -241,19 +242,17 @@ class Place:
         self, project: Project, engine: DockerEngine
     ) -> tuple[Desired, Observed]:
         """What should be, and what is. Side by side: the one computes, the other waits."""
-        from dual_iac.setups import read_report
-
         with ThreadPoolExecutor(1) as pool:
             observing = pool.submit(engine.observe, routes=True)
             desired = self.render(project, contents=True)
             observed = observing.result()
         there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
         desired = replace(desired, setups=self.setups(project))
-        reports = {address: read_report(self.report(address)) for address in desired.setups}
+        looked = {address: self.setup_folder(address).look() for address in desired.setups}
         observed = replace(
             observed,
             clones=frozenset(there),
-            setups={address: each for address, each in reports.items() if each},
+            setups={address: each for address, each in looked.items() if each},
         )
         return desired, engine.with_images(observed, desired.images)
 
@@ -275,11 +274,23 @@ class Place:
                 )
         return hashes
 
-    def report(self, workspace: str) -> Path:
+    def setup_folder(self, workspace: str) -> SetupFolder:
         """Where the setup of a workspace tells how it goes; by name, or address."""
-        from dual_iac.setups import report_folder
+        from dual_iac.setups import SetupFolder
 
-        return report_folder(self.folder, workspace.rpartition(".")[2])
+        return SetupFolder.of(self.folder, workspace.rpartition(".")[2])
+
+    def ask_setup(self, project: Project, address: str, image: str) -> None:
+        """Before a workspace starts in the image with this id."""
+        self.setup_folder(address).ask(self.setups(project).get(address, ""), image)
+
+    def settle_setups(self, project: Project, names: Collection[str]) -> None:
+        """What has just been set up may have changed its own lock files."""
+        from dual_iac.state import workspace_of
+
+        for address, hash_ in self.setups(project).items() if names else ():
+            if workspace_of(address) in names:
+                self.setup_folder(address).settle(hash_)
 
     def engine(self, project: Project) -> DockerEngine:
         from dual_iac.engine.docker import DockerEngine
@@ -309,12 +320,10 @@ def chosen(project: Project, names: Sequence[str] | None) -> list[Workspace]:
 
 
 def services_of(workspace: Workspace) -> list[str]:
-    """The services that a workspace consists of, in the order in which they need each other."""
-    from dual_iac.model import HOLDER, companion_service
+    """The workspace and its companions, by the names of their services."""
+    from dual_iac.model import companion_service
 
-    if not workspace.services:
-        return [workspace.name]
-    names = [HOLDER, *sorted(workspace.services)]
+    names = sorted(workspace.services)
     return [*(companion_service(workspace.name, name) for name in names), workspace.name]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -23,7 +25,6 @@ from dual_iac.cli.app import (
     current,
     here,
     known_services,
-    services_of,
     set_format,
     unknown_name,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from dual_iac.view.status import ServiceStatus, WorkspaceStatus
 
 _WATCH_SECONDS = 2.0
+_AT_ONCE = 8  # workspaces that are started or stopped
 
 Requires = Annotated[
     list[str], typer.Argument(metavar="NAME", show_default=False, autocompletion=complete_names)
@@ -103,7 +105,7 @@ def _show_volumes(engine: DockerEngine, project: Project, names: Sequence[str]) 
             part = volume.removeprefix(f"{project.name}_{owner}--")
             places = dict(workspace.volumes_by_name) if workspace else {}
             for name, companion in workspace.services.items() if workspace else ():
-                places |= {f"{name}--{key}": at for key, at in companion.volumes.items()}
+                places |= {f"{name}---{key}": at for key, at in companion.volumes.items()}
             rows.append(Volume(owner, volume, places.get(part)))
     if current.json:
         print_json(volumes_data(project.name, rows))
@@ -115,7 +117,6 @@ def _status(
     place: Place, engine: DockerEngine, project: Project, workspaces: Sequence[Workspace]
 ) -> list[WorkspaceStatus]:
     from dual_iac.clones import state
-    from dual_iac.setups import read_report
     from dual_iac.verify.ready import answers
     from dual_iac.view.status import WorkspaceStatus
 
@@ -139,8 +140,8 @@ def _status(
             )
             if found and found.health == "unhealthy":
                 health = "unhealthy"
-            setup = read_report(place.report(workspace.name)) if workspace.setup else None
-            if setup and setup.state == "running":
+            setup = place.setup_folder(workspace.name).look() if workspace.setup else None
+            if setup and setup.state in ("asked", "running"):
                 health = "setting up"
             elif setup and setup.state == "failed":
                 health = f"setup failed ({setup.exit_code})"
@@ -255,6 +256,9 @@ def restart(names: Requires) -> None:
 
 
 def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]) -> None:
+    from dual_iac.apply import side_by_side, without_secrets
+    from dual_iac.daily import parts_of, start, stop
+    from dual_iac.state import workspace_address
     from dual_iac.verify.ready import wait_until_ready
     from dual_iac.view import console
     from dual_iac.view.progress import Progress
@@ -263,67 +267,37 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
     place = here()
     project = place.load()
     services = _services(project, names)
-    parts = _parts(project, services) if action != "restart" else services
     engine = place.engine(project)
-    progress = Progress()
-    with engine.lock():
-        found = {each.service: each for each in engine.observe().containers.values()}
-        if missing := [name for name in parts if name not in found]:
+    progress, given_up = Progress(), Event()
+    with engine.lock(), progress:
+        observed = engine.observe()
+        parts = {name: parts_of(observed, name) for name in services}
+        if missing := [name for name in services if not parts[name]]:
             mend = how_to_run(project, missing[0], None)
             raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
-        with progress:
-            for name in parts:
-                progress(name, f"{action}{'p' if action == 'stop' else ''}ing")
-            if action != "stop":
-                _prepare(place, project, {name: found[name] for name in parts})
-            if action == "stop":
-                parts.reverse()
-            for name in parts:
-                if action == "start" and name in project.workspaces:
-                    _wait_for_companions(project.workspaces[name], engine, found)
-                engine.lifecycle(action, [found[name].id])
+        ask, again = partial(place.ask_setup, project), names if action == "restart" else ()
+        jobs: dict[str, Callable[[], None]] = {
+            name: partial(stop, each, engine, progress)
+            if action == "stop"
+            else partial(start, each, engine, progress, ask, given_up, again=again)
+            for name, each in parts.items()
+        }
+        failures = side_by_side(_AT_ONCE, jobs, given_up)
+        failures = without_secrets(failures, observed.containers.values())
     workspaces = [project.workspaces[name] for name in services if name in project.workspaces]
     with progress:
-        waiting = [] if action == "stop" else workspaces
         failed = wait_until_ready(
-            *(project, waiting, engine, progress),
-            reports=place.report,
+            *(project, [] if action == "stop" else workspaces, engine, progress),
+            refused={workspace_address(name): error for name, error in failures.items()},
+            setups=place.setup_folder,
             begun=services,
             output=progress.output,
         )
+    place.settle_setups(project, services)
     for problem in failed:
         console(stderr=True).print(not_ready_text(problem))
     if failed:
         raise typer.Exit(1)
-
-
-def _parts(project: Project, services: Sequence[str]) -> list[str]:
-    """All that workspaces consist of, and whatever else is named."""
-    parts = []
-    for name in services:
-        workspace = project.workspaces.get(name)
-        parts += services_of(workspace) if workspace else [name]
-    return list(dict.fromkeys(parts))
-
-
-def _wait_for_companions(
-    workspace: Workspace, engine: DockerEngine, found: Mapping[str, ObservedContainer]
-) -> None:
-    from dual_iac.model import companion_service
-
-    for name, companion in workspace.services.items():
-        if companion.healthcheck:
-            engine.wait_until_healthy(found[companion_service(workspace.name, name)].name)
-
-
-def _prepare(place: Place, project: Project, containers: Mapping[str, ObservedContainer]) -> None:
-    """For the setups of workspaces that are about to start."""
-    from dual_iac.setups import prepare
-
-    for name, container in containers.items():
-        workspace = project.workspaces.get(name)
-        if workspace and workspace.setup:
-            prepare(place.report(name), container.image_id)
 
 
 @app.command()

@@ -84,12 +84,13 @@ def plan(
             raise UsageError(f"{out} is the name of a workspace", mend=mend)
         desired, observed = place.render_and_observe(project, place.engine(project))
         planned = make_plan(desired, observed, targets(arguments, project, observed))
-        check_ports(desired, observed, planned)
         if out:
             from dual_iac.saved import save_plan
 
             save_plan(out, planned, desired, observed)
     show_plan(planned)
+    for error in () if saved_in else clashes(planned, desired, observed):
+        raise error
     if out:
         tell(f"Saved. Carry it out with: dual apply {out}")
     if detailed_exitcode and planned:
@@ -102,7 +103,11 @@ def apply(
     yes: Yes = False,
     timeout: Annotated[
         timedelta | None,
-        typer.Option(parser=duration, metavar="DURATION", help="Instead of every ready.timeout."),
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            help="For all of it, setups included; instead of every ready.timeout.",
+        ),
     ] = None,
     format_: FormatOption = None,
 ) -> None:
@@ -130,7 +135,6 @@ def apply(
     with engine.lock():
         desired, observed = place.render_and_observe(project, engine)
         planned = make_plan(desired, observed, targets(names, project, observed))
-        check_ports(desired, observed, planned)
         if saved_in:
             check_current(saved_in, saved, planned, desired, observed)
         if planned and not approved(planned, yes=yes):
@@ -138,16 +142,19 @@ def apply(
         with show_progress() as progress:
             clear_unfinished(place.folder / project.clones)
             refused = apply_plan(
-                planned, desired, observed, engine, place.output, progress, place.clone
+                *(planned, desired, observed, engine, place.output, progress),
+                clone=place.clone,
+                ask=partial(place.ask_setup, project),
             )
     asked = [each for each in project.enabled if not names or each.name in names]
     with progress:
         failed = wait_until_ready(
             *(project, asked, engine, progress, timeout, refused),
-            reports=place.report,
+            setups=place.setup_folder,
             begun=planned.addresses("workspace", *Action),
             output=progress.output,
         )
+    place.settle_setups(project, planned.addresses("workspace", *Action))
     report(project, planned, asked, failed)
 
 
@@ -186,16 +193,15 @@ def targets(names: Sequence[str] | None, project: Project, observed: Observed) -
     return tuple(names or ())
 
 
-def check_ports(desired: Desired, observed: Observed, planned: Plan) -> None:
-    """Raise :class:`DualError` where two in a workspace of the plan would listen on one port."""
+def clashes(planned: Plan, desired: Desired, observed: Observed) -> Iterator[DualError]:
+    """What apply could not do: start two in one workspace that listen on one port."""
     from dual_iac.ports import port_clashes
     from dual_iac.state import workspace_of
 
     changed = {workspace_of(change.address) for change in planned.changes}
-    clashes = port_clashes(desired, observed.images)
-    for address, error in clashes.items():
+    for address, error in port_clashes(desired, observed.images).items():
         if workspace_of(address) in changed:
-            raise error
+            yield error
 
 
 def show_plan(planned: Plan) -> None:
@@ -300,7 +306,6 @@ def destroy(
     from dual_iac.apply import all_of, take_down
     from dual_iac.clones import remove
     from dual_iac.output import remove_routes
-    from dual_iac.setups import forget
     from dual_iac.view import console, print_json
 
     set_format(format_)
@@ -331,7 +336,7 @@ def destroy(
             for folder in folders:
                 remove(folder)
             for name in names or project.workspaces:
-                forget(place.report(name))
+                place.setup_folder(name).forget()
     if current.json:
         data = {"project": project.name, "destroyed": list(doomed.containers), "volumes": lost}
         print_json({**data, "clones": [folder.name for folder in folders]})

@@ -17,18 +17,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 from dual_iac.engine.build import build
 from dual_iac.engine.errors import addresses_taken, engine_error, half_a_network
 from dual_iac.engine.observe import DockerCommand, observe, observe_images, observe_service
 from dual_iac.engine.proxy import routes_seen
-from dual_iac.errors import DualError
+from dual_iac.errors import DualError, UnhealthyError
 from dual_iac.lock import lock
 from dual_iac.output import COMPOSE_FILE
-from dual_iac.state import LABEL_WORKSPACE, PROXY, DesiredBuild, Observed, OnProgress
+from dual_iac.state import (
+    LABEL_WORKSPACE,
+    PROXY,
+    DesiredBuild,
+    Observed,
+    ObservedImage,
+    OnProgress,
+)
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -56,9 +65,8 @@ _APART = (
 has begun, and that would be cut short. (python-on-whales can't be told to.)"""
 
 
-_POLL = 0.2  # seconds between two looks at a health
+_POLL = 0.3  # seconds between two looks at a health
 _CRASHES = 3  # restarts after which a command counts as one that can't start
-_ENDED = ("exited", "dead")
 _LOG_LINES = 10
 
 
@@ -70,7 +78,7 @@ class Usage:
     memory: int
 
 
-class Output:
+class Lines:
     """The lines that a container prints, both streams, as they come, until it is closed."""
 
     def __init__(self, command: DockerCommand, container: str, since: str) -> None:
@@ -87,9 +95,10 @@ class Output:
             yield line.decode(errors="replace").rstrip("\r\n")
 
     def close(self) -> None:
-        """May be called at any time, from anywhere: the lines end then."""
+        """May be called at any time, from anywhere, also again: the lines end then."""
         self._process.kill()
         self._process.wait()
+        # What is left in the pipe is nobody's any more, and whoever reads from it ends.
 
 
 class DockerEngine:
@@ -148,8 +157,7 @@ class DockerEngine:
 
     def with_images(self, observed: Observed, images: Iterable[str]) -> Observed:
         """What was observed, and these images besides, as far as they are there."""
-        unknown = set(images) - set(observed.images)
-        found = observe_images(self.command, unknown)
+        found = self.images(set(images) - set(observed.images))
         return replace(observed, images={**observed.images, **found}) if found else observed
 
     def pull(self, image: str) -> None:
@@ -270,10 +278,9 @@ class DockerEngine:
             file = tar.extractfile(member) if member else None
             return file.read().decode(errors="replace") if file else ""
 
-    def image_ids(self, images: Iterable[str]) -> dict[str, str]:
-        """The ids of images, by the names asked for, as far as they are there."""
-        found = observe_images(self.command, images)
-        return {name: image.id for name, image in found.items()}
+    def images(self, names: Iterable[str]) -> dict[str, ObservedImage]:
+        """Images by the names asked for, as far as they are there."""
+        return observe_images(self.command, names)
 
     def start(self, container: str) -> None:
         with _errors():
@@ -283,12 +290,18 @@ class DockerEngine:
         with _errors():
             self.client.container.restart(container)
 
-    def wait_until_healthy(self, container: str) -> None:
-        """Until its healthcheck succeeds. Raises :class:`DualError` once that or it has failed."""
-        while True:
-            state = json.loads(self.command.run("inspect", "--format", "{{json .}}", container))
-            name = state["Config"]["Labels"].get("com.docker.compose.service", container)
-            restarts, state = state["RestartCount"], state["State"]
+    def stop(self, container: str) -> None:
+        with _errors():
+            self.client.container.stop(container)
+
+    def wait_until_healthy(self, container: str, given_up: Event) -> None:
+        """Until its healthcheck succeeds, or it is ``given_up``.
+
+        Raises :class:`UnhealthyError` once the healthcheck, or the container, has failed.
+        """
+        while not given_up.wait(_POLL):
+            data = json.loads(self.command.run("inspect", "--format", "{{json .}}", container))
+            state, name = data["State"], data["Config"]["Labels"]["com.docker.compose.service"]
             # Docker also calls unhealthy what doesn't run just now.
             runs = state["Status"] == "running"
             health = (state.get("Health") or {}).get("Status", "healthy") if runs else ""
@@ -297,14 +310,15 @@ class DockerEngine:
             why: list[str] = []
             if health == "unhealthy":
                 what, why = "is unhealthy", ["its healthcheck fails", *_said(state["Health"])]
-            elif restarts >= _CRASHES or state["Status"] in _ENDED:
+            elif state["Status"] not in ("running", "restarting"):
+                what, why = "does not run", [f"it is {state['Status']}"]
+            elif data["RestartCount"] >= _CRASHES:
                 what = "does not stay up"
                 why = [f"its command ended with exit code {state['ExitCode']}"]
                 why += self.last_logs(container, _LOG_LINES)
             if why:
                 mend = f"mend it in dual.yaml; dual logs {name} has more"
-                raise DualError(f"{name} {what}", why="\n".join(why), mend=mend)
-            time.sleep(_POLL)
+                raise UnhealthyError(f"{name} {what}", why="\n".join(why), mend=mend)
 
     def unpause(self, container: str) -> None:
         with _errors():
@@ -338,18 +352,6 @@ class DockerEngine:
             if names:
                 self.client.volume.remove(list(names))
 
-    def lifecycle(
-        self, action: Literal["start", "stop", "restart"], containers: Sequence[str]
-    ) -> None:
-        with _errors():
-            match action:
-                case "start":
-                    self.client.container.start(list(containers))
-                case "stop":
-                    self.client.container.stop(list(containers))
-                case "restart":
-                    self.client.container.restart(list(containers))
-
     def last_logs(self, container: str, lines: int) -> list[str]:
         """The last lines that a container printed, both streams, in the order that they came in."""
         argv = [*self.command.argv, "logs", "--tail", str(lines), container]
@@ -359,10 +361,16 @@ class DockerEngine:
             raise engine_error(text)
         return text.splitlines()
 
-    def follow(self, workspace: str) -> Output | None:
-        """What a workspace prints from its last start on; None if it has no container."""
+    def follow(self, workspace: str) -> Lines | None:
+        """What a workspace prints, from shortly before its last start; None without a container.
+
+        dockerd notes a start when the first lines may have been printed already.
+        """
         found = observe_service(self.command, self.project, workspace)
-        return Output(self.command, found.id, found.started_at) if found else None
+        if found is None:
+            return None
+        before = datetime.fromisoformat(f"{found.started_at[:19]}+00:00") - timedelta(seconds=5)
+        return Lines(self.command, found.id, before.isoformat())
 
     def listeners(self, container: str) -> set[tuple[str, int]] | None:
         """Addresses and ports that TCP servers in a container listen on.

@@ -6,20 +6,29 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Protocol
 
 from dual_iac.engine.proxy import Answer, ask
 from dual_iac.errors import DualError
-from dual_iac.model import WORKSPACE_PORT, Project, Workspace
-from dual_iac.setups import FAILED, SUCCEEDED, read_report
-from dual_iac.state import PROXY, Observed, OnProgress, Setup, workspace_of
+from dual_iac.model import WORKSPACE_PORT, Project, Workspace, companion_service
+from dual_iac.setups import BEGINS, FAILED, SUCCEEDED, SetupFolder, said_by
+from dual_iac.state import (
+    PROXY,
+    Observed,
+    OnProgress,
+    Setup,
+    companion_address,
+    workspace_of,
+)
 
 LOG_LINES = 10
 
 _POLL = 0.1  # seconds between questions to a workspace that doesn't answer yet
+_PATIENCE = 5.0  # seconds that the last lines of a setup may take to come
+_MANY = 200  # lines among which those of a setup are
 _LOOK = 1.0  # seconds between looks at the containers themselves
 _QUIET = 0.5  # seconds in which an answer is nothing to talk about
 _CRASHES = 3  # restarts after which a command counts as one that can't start
@@ -38,7 +47,7 @@ class NotReady:
     what: str = "does not answer"
 
 
-class Output(Protocol):
+class Lines(Protocol):
     """Lines as they are printed."""
 
     def __iter__(self) -> Iterator[str]: ...
@@ -51,7 +60,7 @@ class Engine(Protocol):
     def observe(self) -> Observed: ...
     def last_logs(self, container: str, lines: int) -> list[str]: ...
     def listeners(self, container: str) -> set[tuple[str, int]] | None: ...
-    def follow(self, workspace: str) -> Output | None: ...
+    def follow(self, workspace: str) -> Lines | None: ...
     def stray_bridge(self, subnet: str) -> str | None: ...
 
 
@@ -68,20 +77,25 @@ def answers(project: Project, workspaces: Iterable[Workspace]) -> dict[str, Answ
 class _Asking(threading.Thread):
     """Asks one workspace until it answers, or its time is up.
 
-    A question may take all the time there is: a dev server compiles at the first one. As long as
-    its setup runs, its time has not begun; ``report`` is the folder that tells.
+    A question may take all the time there is: a dev server compiles at the first one. While its
+    setup runs, as ``folder`` tells, its time has not begun, unless a ``limit`` is set to all of it.
     """
 
     def __init__(
-        self, project: Project, workspace: Workspace, timeout: timedelta, report: Path | None
+        self,
+        project: Project,
+        workspace: Workspace,
+        limit: timedelta | None,
+        folder: SetupFolder | None,
     ) -> None:
         super().__init__(daemon=True)
         self._proxy = project.proxy
         self._project = project.name
         self._workspace = workspace
-        self._timeout = timeout.total_seconds()
+        self._is_limited = limit is not None
+        self._timeout = (limit or workspace.ready.timeout).total_seconds()
         self._deadline = time.monotonic() + self._timeout
-        self._report = report
+        self._folder = folder
         self.setup: Setup | None = None
         self._over = threading.Event()
         self.answer = Answer(0, None, "not asked yet")
@@ -91,11 +105,12 @@ class _Asking(threading.Thread):
     def run(self) -> None:
         host, path = self._workspace.host_names[0], self._workspace.ready.path
         while not self._over.is_set():
-            self.setup = read_report(self._report) if self._report else None
-            if self.failed_setup:
+            self.setup = self._folder.look() if self._folder else None
+            if self.failed_setup or time.monotonic() >= self._deadline:
                 return
             if self.is_setting_up:
-                self._deadline = time.monotonic() + self._timeout
+                if not self._is_limited:
+                    self._deadline = time.monotonic() + self._timeout
                 self._over.wait(_POLL)
                 continue
             left = self._deadline - time.monotonic()
@@ -119,22 +134,33 @@ class _Asking(threading.Thread):
 
 
 class _Streaming(threading.Thread):
-    """Tells what the setup of a workspace prints, as it prints it."""
+    """Tells what the setup of a workspace prints, as it does; ``word`` stands for its start."""
 
-    def __init__(self, workspace: str, engine: Engine, output: OnProgress) -> None:
+    def __init__(self, workspace: str, word: str, engine: Engine, output: OnProgress) -> None:
         super().__init__(daemon=True)
         self._workspace = workspace
+        self._begins = f"{BEGINS} {word}"
+        self._ends = (f"{SUCCEEDED} {word}", f"{FAILED} {word}:")
+        self._engine = engine
         self._output = output
-        self._lines = engine.follow(workspace)
+        self._lines: Lines | None = None
+        self._closed = False
 
     def run(self) -> None:
+        with suppress(DualError):  # the container went away: who waits for it will say so
+            self._lines = self._engine.follow(self._workspace)
+        has_begun = False
         for line in self._lines or ():
-            if line == SUCCEEDED or line.startswith(FAILED):
-                break
-            self._output(self._workspace, line)
-        self.close()
+            end = next((text for text in self._ends if text in line), None)
+            said = line.partition(end)[0] if end else line  # its last line may have had no end
+            if has_begun and (said or not end):
+                self._output(self._workspace, said)
+            has_begun = has_begun or line == self._begins
+            if end or self._closed:
+                return
 
     def close(self) -> None:
+        self._closed = True
         if self._lines:
             self._lines.close()
 
@@ -146,28 +172,32 @@ def wait_until_ready(
     progress: OnProgress,
     timeout: timedelta | None = None,
     refused: Mapping[str, DualError] | None = None,
-    reports: Callable[[str], Path] | None = None,
+    setups: Callable[[str], SetupFolder] | None = None,
     begun: Collection[str] = (),
     output: OnProgress = lambda *_: None,
 ) -> list[NotReady]:
     """Ask until each workspace answers, ends, or runs out of its ``ready.timeout``.
 
-    ``refused`` is what the engine did not do, by address: there is nobody to ask. ``reports``
-    gives the folder where the setup of a workspace tells how it goes; ``output`` is called with
+    ``timeout`` instead is for all of it, setups included. ``refused`` is what the engine did not
+    do, by address: there is nobody to ask. ``setups`` gives the folder where the setup of a
+    workspace tells how it goes; ``output`` is called with
     each line that one prints, from the start on in workspaces that have ``begun`` just now. Returns
     those that don't answer, in the order of their names.
     """
     broken: dict[str, NotReady] = {}
     for address, error in (refused or {}).items():
-        name = workspace_of(address)
-        broken.setdefault(name, NotReady(name, error.brief, error.mend, what="failed"))
+        name, companion = workspace_of(address), address.partition("/")[2]
+        why = f"its service {companion}: {error.brief}" if companion else error.brief
+        broken.setdefault(name, NotReady(name, why, error.mend, what="failed"))
     failed = [*broken.values()]
+    workspaces = list(workspaces)
+    asked = [workspace.name for workspace in workspaces]
     asking = {
         workspace.name: _Asking(
             project,
             workspace,
-            timeout or workspace.ready.timeout,
-            reports(workspace.name) if reports and workspace.setup else None,
+            timeout,
+            setups(workspace.name) if setups and workspace.setup else None,
         )
         for workspace in workspaces
         if workspace.name not in broken
@@ -180,13 +210,14 @@ def wait_until_ready(
         while asking:
             next(iter(asking.values())).join(_POLL)
             for name, each in asking.items():
-                told = each.setup is not None and name in begun
-                if name not in streams and (told or each.is_setting_up):
-                    streams[name] = _Streaming(name, engine, output)
+                setup = each.setup
+                told = setup is not None and setup.state != "asked" and name in begun
+                if setup and name not in streams and (told or each.is_setting_up):
+                    streams[name] = _Streaming(name, setup.word, engine, output)
                     streams[name].start()
             over = [name for name, each in asking.items() if each.ready or each.failed_setup]
             for name in streams.keys() & over:
-                streams[name].join(_LOOK)  # it has yet to tell the last lines
+                streams[name].join(_PATIENCE)  # it has yet to tell the last lines
             for name in [name for name in over if asking[name].ready]:
                 progress(name, "ready")
                 del asking[name]
@@ -208,7 +239,25 @@ def wait_until_ready(
     finally:
         for stream in streams.values():
             stream.close()
+    failed += _without_services(project, set(asked) - {each.workspace for each in failed}, engine)
     return sorted(failed, key=lambda problem: problem.workspace)
+
+
+def _without_services(project: Project, names: set[str], engine: Engine) -> list[NotReady]:
+    """Those that answer, and whose services don't stay up: nobody else would tell."""
+    named = [name for name in sorted(names) if project.workspaces[name].services]
+    observed = engine.observe() if named else None
+    problems = []
+    for name in named:
+        for companion in sorted(project.workspaces[name].services):
+            found = observed and observed.containers.get(companion_address(name, companion))
+            if not found or found.state in ("restarting", "exited", "dead"):
+                why = f"exit code {found.exit_code}" if found else "it has no container"
+                log = tuple(engine.last_logs(found.id, LOG_LINES)) if found else ()
+                mend = f"mend it in dual.yaml; dual logs {companion_service(name, companion)}"
+                what = f"answers, but its service {companion} does not stay up"
+                problems.append(NotReady(name, why, mend, log, what))
+    return problems
 
 
 def _given_up(
@@ -232,17 +281,27 @@ def _given_up(
         if ended or name in late:
             why, mend = _explained(project, name, observed, each.answer, engine)
             what = "does not answer"
-            if each.failed_setup and container and container.is_up:
+            is_up = container is not None and container.is_up
+            if each.failed_setup and is_up:
                 what = "is not set up"
                 why = f"its setup failed with exit code {each.failed_setup.exit_code}"
                 mend = f"it is up, to look around in: dual shell {name}; dual apply tries again"
+            elif each.is_setting_up and is_up:
+                what, why = "is not set up", "its setup is still running"
+                mend = "give it more time, with another --timeout or none; it goes on meanwhile"
+            elif each.setup and each.setup.state == "asked" and not is_up:
+                why += "; its setup has not even begun"
+                mend += (
+                    ". Before a command comes the setup, so an image's entrypoint must pass on to "
+                    "what it is given"
+                )
             elif not proxy_runs:
                 why, mend = "the proxy doesn't run", "dual apply, or dual start traefik"
             log: list[str] = []
             if container is not None:
                 try:
-                    log = engine.last_logs(container.id, LOG_LINES + 1)
-                    log = [line for line in log if not line.startswith(FAILED)][-LOG_LINES:]
+                    log = engine.last_logs(container.id, _MANY if each.setup else LOG_LINES)
+                    log = (said_by(each.setup, log) if each.setup else log)[-LOG_LINES:]
                 except DualError:
                     log = []  # it went away meanwhile; the reason above still holds
             problems.append(NotReady(name, why, mend, tuple(log), what))

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from dual_iac.plan import SETUP, Action, Change, Plan
+from dual_iac.plan import LOCALHOST, SETUP, Action, Change, Plan
 from dual_iac.view import format_bytes
 
 _MARKS = {
@@ -84,6 +84,8 @@ def _note(change: Change) -> str:
         return "  (live: Traefik keeps running)" + _drift(change)
     if change.action is Action.UPDATE and SETUP in change.fields:
         return "  (restarts, for its setup to run)"
+    if change.action is Action.UPDATE and LOCALHOST in change.fields:
+        return "  (restarts, to share one localhost again)" + _drift(change)
     if change.address == "proxy" and change.action is Action.REPLACE:
         return "  (Traefik restarts: open connections through it end)" + _drift(change)
     return _drift(change)

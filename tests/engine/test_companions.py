@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import time
 
 import pytest
 
-from tests.engine.conftest import LAB_IMAGE, LiveProject, changes, docker, run, wait_for
+from tests.engine.conftest import DUAL, LAB_IMAGE, LiveProject, changes, docker, run, wait_for
+from tests.engine.terminal import heed_signals
 
 SMALL = "busybox:1.35"
 # A database, as far as a test needs one: it keeps what it has in a volume, on port 5432.
@@ -115,7 +118,7 @@ def test_they_come_and_go(live: LiveProject) -> None:
     live.apply()
     assert live.identity("other") == other
     assert live.plan()["changes"] == []
-    assert live.dual("status", "--volumes").stdout.count("a--db--data") == 1
+    assert live.dual("status", "--volumes").stdout.count("a--db---data") == 1
     assert live.dual("destroy", "-y", "--volumes").code == 0
     assert not "".join(live.leftovers().values())
 
@@ -172,7 +175,7 @@ def test_one_that_never_gets_healthy(live: LiveProject) -> None:
     (live.folder / "dual.yaml").write_text(broken)
     done = live.dual("apply", "-y")
     assert done.code == 1
-    assert "✗ a failed: a--db is unhealthy: its healthcheck fails\n" in done.stderr
+    assert "✗ a failed: its service db: a--db is unhealthy: its healthcheck fails\n" in done.stderr
     assert "no database here" in done.stderr
     assert "dual logs a--db has more" in done.stderr
     assert live.is_up("other")
@@ -235,13 +238,16 @@ def test_two_on_one_port(live: LiveProject) -> None:
             f"      db: {{image: '{image}', {small}}}\n"
             f"      cache: {{image: '{image}', {small}}}\n"
         )
+        both = "he service cache and the service db both listen on port 5432"
         for command in (("plan",), ("apply", "-y")):
             done = live.dual(*command)
             assert done.code == 1
-            both = "The service cache and the service db both listen on port 5432"
             assert both in done.stderr, done
             assert "say where with port:" in done.stderr
-        assert not "".join(live.leftovers().values())
+        label = f"label=com.docker.compose.project={live.name}"
+        names = docker("ps", "-a", "--format", "{{.Names}}", "--filter", label)
+        assert f"{live.name}-a" not in names, "nothing of it is begun"
+        assert live.is_up("other")
         text = (live.folder / "dual.yaml").read_text()
         (live.folder / "dual.yaml").write_text(text.replace("cache: {", "cache: {port: 6379, "))
         live.apply()
@@ -267,3 +273,144 @@ def test_daily_work_with_one(live: LiveProject) -> None:
     assert live.dual("restart", "a--db").code == 0
     assert live.identity("a--db") != before["a--db"], f"{time.monotonic() - started:g}s"
     wait_for("it is back", lambda: len(made(live, "a")) == 36)
+
+
+def test_one_that_gets_broken_beside_a_workspace_that_stays(live: LiveProject) -> None:
+    declare(live, a="")
+    live.apply()
+    before, text = live.identity("a"), (live.folder / "dual.yaml").read_text()
+    for good, broken, said in (
+        ("wget -qO /dev/null http://127.0.0.1:5432/made'", "exit 1', retries: 2", "is unhealthy"),
+        ("exec httpd -f -p 5432 -h /srv", "exit 3", "does not stay up"),
+    ):
+        (live.folder / "dual.yaml").write_text(text.replace(good, broken))
+        done = live.dual("apply", "-y")
+        assert done.code == 1, done
+        assert f"✗ a failed: its service db: a--db {said}" in done.stderr, done
+        assert live.identity("a") == before
+    (live.folder / "dual.yaml").write_text(text)
+    live.apply()
+    assert live.identity("a") == before
+
+
+def test_one_without_a_healthcheck_that_ends_again_and_again(live: LiveProject) -> None:
+    live.write(
+        f"workspaces:\n  a: {{image: {LAB_IMAGE}, command: python3 -m http.server 3000, "
+        f"services: {{x: {{image: '{SMALL}', command: [sh, -c, 'echo oh no; exit 3']}}}}}}\n"
+    )
+    live.dual("apply", "-y")
+    wait_for("it ends", lambda: live.inspect("a--x")["State"]["Status"] == "restarting")
+    done = live.dual("apply", "-y")
+    if live.inspect("a--x")["State"]["Status"] == "restarting":
+        assert done.code == 1, done
+        assert "✗ a answers, but its service x does not stay up: exit code 3" in done.stderr
+        assert "| oh no" in done.stderr
+
+
+def test_a_workspace_that_cannot_be_made_keeps_all_that_it_has(live: LiveProject) -> None:
+    declare(live, a="")
+    live.apply()
+    data = made(live, "a")
+    before = live.identities("a", "a--db", "a--localhost")
+    text = (live.folder / "dual.yaml").read_text()
+    nowhere = text.replace("a: {services", "a: {image: 'nope/nope:1', services")
+    for broken in (
+        nowhere.replace("{db: {", "{pg: {"),
+        nowhere.partition("  a: ")[0] + "  a: {image: 'nope/nope:1'}\n",
+        text.replace("{db: {", "{pg: {image: 'nope/nope:1'}, other: {"),
+    ):
+        (live.folder / "dual.yaml").write_text(broken)
+        done = live.dual("apply", "-y")
+        assert done.code == 1
+        assert "can't be had" in done.stderr, done
+        assert live.identities(*before) == before
+        assert (made(live, "a"), live.is_up("a")) == (data, True)
+
+
+@pytest.mark.parametrize("command", ["start", "restart"])
+def test_daily_work_finds_the_network_again(live: LiveProject, command: str) -> None:
+    declare(live, a="")
+    live.apply()
+    docker("stop", f"{live.name}-a--localhost-1")
+    done = live.dual(command, "a")
+    assert done.code == 0, done
+    assert live.is_up("a")
+    assert live.plan()["changes"] == []
+    docker("restart", f"{live.name}-a--localhost-1")
+    assert live.dual(command, "a").code == 0
+    assert live.plan()["changes"] == []
+
+
+def test_daily_work_with_several_and_with_what_is_not_applied_yet(live: LiveProject) -> None:
+    # The one of a comes up only once.
+    once = DB.replace("$who", "'${WHO_IS_IT:-topsecret}'").replace(
+        "test -f /srv/made ||", "echo I am $$WHO; test -f /srv/made && exit 3;"
+    )
+    live.write(
+        f"defaults: {{image: {LAB_IMAGE}, command: python3 -m http.server 3000}}\n"
+        f"workspaces:\n  a: {{services: {{db: {{{once}}}}}}}\n  b: {{}}\n"
+    )
+    live.apply()
+    assert live.dual("stop", "a", "b").code == 0
+    done = live.dual("start", "a", "b")
+    assert done.code == 1
+    assert "a--db does not stay up" in done.stderr
+    assert "I am (hidden)" in done.stderr
+    assert "topsecret" not in done.stderr
+    assert live.is_up("b")
+    text = (live.folder / "dual.yaml").read_text()
+    (live.folder / "dual.yaml").write_text(
+        text.replace("db: {", f"pg: {{image: '{SMALL}'}}, db: {{")
+    )
+    assert live.dual("stop", "a").code == 0
+
+
+def test_no_two_share_a_volume(live: LiveProject) -> None:
+    declare(live, a="")
+    live.apply()
+    live.write(
+        f"defaults: {{image: {LAB_IMAGE}, command: python3 -m http.server 3000}}\n"
+        "workspaces:\n  a: {}\n  a--db: {volumes: {data: /srv}}\n"
+    )
+    live.apply()
+    assert live.dual("exec", "a--db", "--", "ls", "/srv").stdout == ""
+    assert live.dual("destroy", "a", "--volumes", "-y").code == 0
+    assert docker("volume", "ls", "-q", "--filter", f"name={live.name}_a--db--data") != ""
+
+
+def test_defaults_are_taken_back(live: LiveProject) -> None:
+    live.write(
+        f"defaults: {{image: {LAB_IMAGE}, command: python3 -m http.server 3000, services: "
+        f"{{db: {{{DB}}}, x: {{image: '{SMALL}', command: [tail, -f, /dev/null]}}}}}}\n"
+        "workspaces:\n  a: {services: {db: ~}}\n  b: {services: ~}\n"
+    )
+    live.apply()
+    label = f"label=com.docker.compose.project={live.name}"
+    names = docker("ps", "--format", "{{.Names}}", "--filter", label).split()
+    assert sorted(name.removeprefix(f"{live.name}-") for name in names) == [
+        *("a--localhost-1", "a--x-1", "a-1", "b-1", "traefik-1")
+    ]
+
+
+def test_an_interruption_ends_the_wait(live: LiveProject) -> None:
+    declare(live, a="")
+    text = (live.folder / "dual.yaml").read_text()
+    slow = text.replace("wget -qO /dev/null http://127.0.0.1:5432/made'", "exit 1', retries: 1000")
+    (live.folder / "dual.yaml").write_text(slow)
+    process = subprocess.Popen(
+        [*DUAL, "apply", "-y"],
+        cwd=live.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_signals,
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            if b"waiting for it to be healthy" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+    (live.folder / "dual.yaml").write_text(text)
+    live.apply()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.engine.conftest import LAB_IMAGE, Done, LiveProject, changes, docker, run, wait_for
+from dual_iac.setups import SetupFolder
+from tests.engine.conftest import LAB_IMAGE, LiveProject, changes, docker, run, wait_for
 
 SETUP = """\
     setup: |
@@ -38,7 +39,7 @@ def test_once_and_again_only_where_something_moved(live: LiveProject) -> None:
     declare(live)
     done = live.apply()
     assert "main | setting up in /workspace as 0\n" in done.stderr, "its output streams"
-    assert "dual: the setup" not in done.stderr
+    assert "dual: setup" not in done.stderr
     assert runs(live) == 1
     assert live.plan()["changes"] == []
     assert "DUAL_SETUP" not in inside(live, "sh", "-c", "tr '\\0' '\\n' </proc/7/environ; true")
@@ -55,7 +56,7 @@ def test_once_and_again_only_where_something_moved(live: LiveProject) -> None:
     assert changes(live.plan()) == [("workspace.main", "update", ["setup"])]
     shown = live.dual("plan").stdout
     assert "~ update  workspace.main  (restarts, for its setup to run)" in shown, shown
-    assert "setup: done for other lock files → done" in shown, shown
+    assert "setup: done, and out of date → done" in shown, shown
     live.apply()
     assert runs(live) == 2
     assert live.plan()["changes"] == []
@@ -138,6 +139,9 @@ def test_compose_alone_sets_it_up(live: LiveProject) -> None:
     assert runs(live) == 1
     assert live.plan()["changes"] == []
     assert "No changes" in live.apply().stdout
+    declare(live, "    env: {SOME: thing}\n")
+    live.apply()
+    assert runs(live) == 2, "nobody knew what it was for"
 
     # And the record goes with the data.
     done = run(*compose, "down", "--volumes")
@@ -170,19 +174,69 @@ def test_as_somebody_else(live: LiveProject) -> None:
     assert runs(live) == 1
 
 
-def test_what_a_workspace_writes_into_its_report_does_no_harm(live: LiveProject) -> None:
+def test_a_workspace_writes_nothing_on_the_host_but_its_report(live: LiveProject) -> None:
     declare(live)
     live.apply()
+    precious = live.folder / "precious"
+    precious.write_text("kept")
     for write in (
-        "ln -sf /etc/passwd /dual/report/state",
+        f"ln -sf {precious} /dual/report/state",
         "rm /dual/report/state; mkfifo /dual/report/state",
-        "rm /dual/report/state; echo failed 99999999999999999999999 >/dual/report/state",
         "rm /dual/report/state; head -c 1000000 /dev/zero >/dual/report/state",
     ):
         inside(live, "sh", "-c", write)
-        done: Done = live.dual("plan")
-        assert done.code == 0, done
+        assert changes(live.plan()) == [("workspace.main", "update", ["setup"])]
+        live.apply()
+        assert live.plan()["changes"] == []
+    assert precious.read_text() == "kept"
+    for place in ("asked/setup", "asked/new", "setup.sh"):
+        done = run("docker", "exec", f"{live.name}-main-1", "sh", "-c", f"echo >/dual/{place}")
+        assert done.code != 0, place
     assert live.dual("destroy", "-y").code == 0
+
+
+def test_what_is_asked_for_and_never_begun_is_asked_again(live: LiveProject) -> None:
+    """An apply may be killed between the two."""
+    declare(live, setup="    setup: sh prepare.sh && echo run >>/data/runs\n")
+    (live.folder / "main/prepare.sh").write_text("exit 5")
+    assert live.dual("apply", "-y").code == 1
+    done = live.dual("start", "main")
+    assert done.code == 1
+    assert "main is not set up: its setup failed with exit code 5" in done.stderr, done
+    SetupFolder.of(live.folder, "main").ask("for", "")
+    [change] = live.plan()["changes"]
+    assert change["reasons"][0]["before"] == "asked for, and never begun"
+    (live.folder / "main/prepare.sh").write_text("true")
+    live.apply()
+    assert (runs(live), live.plan()["changes"]) == (1, [])
+
+
+def test_a_limit_is_for_the_setup_as_well(live: LiveProject) -> None:
+    declare(live, setup="    setup: sleep 3600\n")
+    done = live.dual("apply", "-y", "--timeout", "3s")
+    assert done.code == 1
+    assert "✗ main is not set up: its setup is still running" in done.stderr
+    assert live.is_up("other")
+
+
+def test_an_image_that_is_somebody_by_itself(live: LiveProject) -> None:
+    """And a record that was somebody else's before."""
+    image = f"{live.name}:somebody"
+    (live.folder / "Dockerfile").write_text(f"FROM {LAB_IMAGE}\nUSER 1234\nWORKDIR /data\n")
+    docker("build", "--quiet", "--tag", image, str(live.folder))
+    spec = "workspaces: {{main: {{image: '{}', command: python3 -m http.server 3000, {}}}}}\n"
+    setup = "setup: id -u >>/data/runs, volumes: {data: /data}"
+    try:
+        live.write(spec.format(image, setup))
+        live.apply()
+        assert live.dual("restart", "main").code == 0
+        assert inside(live, "cat", "/data/runs").split() == ["1234"]
+        live.write(spec.format(image, f"user: '4321', {setup.replace('>>/data/runs', '')}"))
+        assert "can't be written" not in live.apply().stderr
+        assert live.dual("restart", "main").code == 0
+    finally:
+        live.remove()
+        run("docker", "rmi", "--force", image)
 
 
 def test_variables_and_quotes_arrive(live: LiveProject) -> None:
