@@ -159,11 +159,11 @@ class SetupFolder:
 
 
 def said_by(setup: Setup, lines: Iterable[str]) -> list[str]:
-    """Of what a workspace has printed, what its setup has."""
+    """Of what a workspace has printed, what its setup has; or its command, if it got so far."""
     found: list[str] = []
     for line in lines:
         before, ends, after = line.partition(FAILED)
-        if line == f"{BEGINS} {setup.word}":
+        if line == f"{BEGINS} {setup.word}" or line.endswith(f"{SUCCEEDED} {setup.word}"):
             found = []
         elif ends and after.startswith(f" {setup.word}:"):
             return [*found, before] if before else found

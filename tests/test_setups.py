@@ -119,7 +119,11 @@ def test_the_first_line_that_fails_ends_it(inside: Inside) -> None:
     lines = done.stdout.splitlines()
     assert lines == [f"{BEGINS} {setup.word}", "one", f"two{FAILED} {setup.word}: exit code 1"]
     assert said_by(setup, ["of an earlier start", *lines, "later"]) == ["one", "two"]
-    assert ran(inside.start())
+    lines = inside.start()
+    assert ran(lines)
+    done_now = inside.folder.look()
+    assert done_now is not None
+    assert said_by(done_now, lines) == ["up"]
 
 
 def test_who_was_asked_and_has_not_begun(inside: Inside) -> None:

@@ -75,7 +75,7 @@ def plan(
 
         if out:
             raise UsageError("A saved plan can't be saved again", mend="leave out --out, or FILE")
-        planned = plan_of(read_plan(saved_in))
+        planned, clash = plan_of(read_plan(saved_in)), None
     else:
         place = here()
         project = place.load(check_host=True, targets=arguments or ())
@@ -84,13 +84,14 @@ def plan(
             raise UsageError(f"{out} is the name of a workspace", mend=mend)
         desired, observed = place.render_and_observe(project, place.engine(project))
         planned = make_plan(desired, observed, targets(arguments, project, observed))
+        clash = first_clash(planned, desired, observed)
         if out:
             from dual_iac.saved import save_plan
 
             save_plan(out, planned, desired, observed)
     show_plan(planned)
-    for error in () if saved_in else clashes(planned, desired, observed):
-        raise error
+    if clash:
+        raise clash
     if out:
         tell(f"Saved. Carry it out with: dual apply {out}")
     if detailed_exitcode and planned:
@@ -193,15 +194,14 @@ def targets(names: Sequence[str] | None, project: Project, observed: Observed) -
     return tuple(names or ())
 
 
-def clashes(planned: Plan, desired: Desired, observed: Observed) -> Iterator[DualError]:
+def first_clash(planned: Plan, desired: Desired, observed: Observed) -> DualError | None:
     """What apply could not do: start two in one workspace that listen on one port."""
     from dual_iac.ports import port_clashes
     from dual_iac.state import workspace_of
 
     changed = {workspace_of(change.address) for change in planned.changes}
-    for address, error in port_clashes(desired, observed.images).items():
-        if workspace_of(address) in changed:
-            yield error
+    clashes = port_clashes(desired, observed.images)
+    return next((e for address, e in clashes.items() if workspace_of(address) in changed), None)
 
 
 def show_plan(planned: Plan) -> None:

@@ -45,6 +45,7 @@ class NotReady:
     mend: str
     log: tuple[str, ...] = ()
     what: str = "does not answer"
+    answers: bool = False
 
 
 class Lines(Protocol):
@@ -180,9 +181,9 @@ def wait_until_ready(
 
     ``timeout`` instead is for all of it, setups included. ``refused`` is what the engine did not
     do, by address: there is nobody to ask. ``setups`` gives the folder where the setup of a
-    workspace tells how it goes; ``output`` is called with
-    each line that one prints, from the start on in workspaces that have ``begun`` just now. Returns
-    those that don't answer, in the order of their names.
+    workspace tells how it goes; ``output`` is called with each line that one prints, from the start
+    on in workspaces that have ``begun`` just now. Returns those that don't answer, and those whose
+    services don't stay up, in the order of their names.
     """
     broken: dict[str, NotReady] = {}
     for address, error in (refused or {}).items():
@@ -256,7 +257,7 @@ def _without_services(project: Project, names: set[str], engine: Engine) -> list
                 log = tuple(engine.last_logs(found.id, LOG_LINES)) if found else ()
                 mend = f"mend it in dual.yaml; dual logs {companion_service(name, companion)}"
                 what = f"answers, but its service {companion} does not stay up"
-                problems.append(NotReady(name, why, mend, log, what))
+                problems.append(NotReady(name, why, mend, log, what, answers=True))
     return problems
 
 

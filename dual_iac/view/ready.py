@@ -40,11 +40,13 @@ def not_ready_text(problem: NotReady) -> Text:
 
 def outcome_text(asked: Sequence[Workspace], failed: Sequence[NotReady]) -> str:
     """How many answer, and by name those that don't, or that are still there."""
-    names = {problem.workspace for problem in failed}
+    names = {problem.workspace for problem in failed if not problem.answers}
     silent = [workspace.name for workspace in asked if workspace.name in names]
     left = sorted(names.difference(silent))
     text = f"{len(asked) - len(silent)} of {len(asked)} workspaces answer"
     text += f", not {', '.join(silent)}." if silent else "."
+    for name in sorted(problem.workspace for problem in failed if problem.answers):
+        text += f" A service of {name} does not stay up."
     if left:
         text += f" {', '.join(left)} could not be removed."
     return f"{text} All is left as it is, for you to look at; dual apply goes on from there."
