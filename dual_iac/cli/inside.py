@@ -163,6 +163,7 @@ def run(
     from tempfile import TemporaryDirectory
 
     from dual_iac.engine import foreground
+    from dual_iac.engine.observe import observe_service
     from dual_iac.inside.command import place_inside
     from dual_iac.model import HOLDER, companion_service
     from dual_iac.output import COMPOSE_FILE
@@ -176,7 +177,13 @@ def run(
         raise DualError(f"Workspace {name} is not in {place.output.name}/{COMPOSE_FILE}", mend=mend)
     engine = place.engine(project)
     if workspace.services:
-        _running(companion_service(name, HOLDER))
+        holder = observe_service(engine.command, project.name, companion_service(name, HOLDER))
+        if not (holder and holder.running):
+            raise DualError(
+                f"The services of {name} do not run",
+                why="the command would share their localhost",
+                mend=how_to_run(project, name, holder),
+            )
     options = [f"--env={key}={value}" for key, value in map(_variable, env or ())]
     if workdir is None:
         workdir = place_inside(place.source(project, workspace), str(Path.cwd()))

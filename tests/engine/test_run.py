@@ -90,7 +90,7 @@ def test_it_says_what_is_wrong(live: LiveProject) -> None:
     assert live.dual("render").code == 0
     assert "Missing argument 'CMD'" in live.dual("run", "up").stderr
     services = live.dual("run", "with", "--", "true")
-    assert "Service with--localhost does not run" in services.stderr
+    assert "The services of with do not run" in services.stderr
     assert "→ dual apply" in services.stderr
     assert "did you mean up?" in live.dual("run", "upp", "--", "true").stderr
 
