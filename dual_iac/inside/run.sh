@@ -56,16 +56,18 @@ add() { # to those known, with all below: whose parent ends is still known
         done
     done
 }
-look() { # for all that are there
+look() { # for all that are there: the command itself first, or it might outlive a child and go on
     for file in $(marked); do
         pid=${file#/proc/}
         add "${pid%/environ}"
     done
     add $known
-    there=
+    there= below=
     for pid in $known; do
-        [ ! -e "/proc/$pid" ] || is "$pid" State Z || there="$there $pid"
+        if [ ! -e "/proc/$pid" ] || is "$pid" State Z; then continue; fi
+        if is "$pid" PPid 0; then there="$there $pid"; else below="$below $pid"; fi
     done
+    there=$there$below
     [ -n "$there" ]
 }
 command_runs() {
