@@ -658,6 +658,8 @@ class _Round:
             start = self.engine.unpause if found.state == "paused" else start
             start = self.engine.restart if change.action is Action.UPDATE else start
         with self.at_once:
+            if self.given_up.is_set():  # while it waited, for a companion say
+                return
             if wanted.has_setup:
                 image = images.get(wanted.image)
                 self.ask(change.address, image.id if image else "")

@@ -56,6 +56,8 @@ def start(
                     engine.wait_until_healthy(companion.id, given_up)
         joins = holder is not None and part is not holder
         lost = joins and (is_new or (holder is not None and holder.instant > part.instant))
+        if given_up.is_set():  # while it waited
+            return
         if part.is_up and not lost and part.service not in again:
             continue
         if part.has_setup:

@@ -412,5 +412,6 @@ def test_an_interruption_ends_the_wait(live: LiveProject) -> None:
                 break
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+    assert live.inspect("a")["State"]["Status"] == "created", "it waited for its companion"
     (live.folder / "dual.yaml").write_text(text)
     live.apply()
