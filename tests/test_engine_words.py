@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 from dual_iac.engine.docker import compose_events, parse_bridges, parse_listeners
+from dual_iac.engine.doctor import Level, examine
 from dual_iac.engine.errors import engine_error, half_a_network, said
+from dual_iac.engine.observe import DockerCommand
 from dual_iac.errors import DualError, EngineUnreachableError
+from dual_iac.spec import parse_project
 from dual_iac.view import format_bytes
 
 
@@ -67,6 +72,33 @@ def test_what_a_user_can_do_about_it() -> None:
     assert nobody.mend.startswith("the image has no ada")
     held = engine_error("error while removing network: network x has active endpoints")
     assert "docker network disconnect" in held.mend
+
+
+class OldDocker(DockerCommand):
+    """One with a Compose of some version."""
+
+    def __init__(self, compose: str) -> None:
+        super().__init__()
+        self.compose = compose
+
+    def run(self, *arguments: str, partial: bool = False) -> str:  # noqa: ARG002
+        return f"{self.compose}\n" if arguments[0] == "compose" else "20.10.24\n"
+
+
+@pytest.mark.parametrize(
+    ("compose", "services", "level"),
+    [
+        ("5.3.1", "{db: {image: y}}", Level.OK),
+        ("2.40.0", "{db: {image: y}}", Level.WARNING),
+        ("2.40.0", "~", Level.OK),
+        ("2.20.0", "{db: {image: y}}", Level.FAILED),
+    ],
+)
+def test_which_compose_will_do(compose: str, services: str, level: Level) -> None:
+    spec = f"version: 1\nproject: p\nworkspaces: {{a: {{image: x, services: {services}}}}}\n"
+    findings = examine(OldDocker(compose), parse_project(spec, "dual.yaml"))
+    [found] = [each for each in islice(findings, 3) if each.check == "compose"]
+    assert found.level is level
 
 
 def test_half_a_network() -> None:

@@ -19,6 +19,8 @@ from dual_iac.state import PROXY, Observed
 
 MINIMUM_ENGINE = (20, 10)
 MINIMUM_COMPOSE = (2, 24)
+COMPOSE_FOR_SERVICES = (5, 3)
+"""Tried from here on: containers that share the network of another one, which stays."""
 
 
 class Level(StrEnum):
@@ -38,7 +40,8 @@ class Finding:
 def examine(docker: DockerCommand, project: Project | None) -> Iterator[Finding]:
     """Look at the engine, then at what ``project`` needs of it and of this machine."""
     engine = None
-    for finding in _tools(docker):
+    with_services = project is not None and any(each.services for each in project.enabled)
+    for finding in _tools(docker, with_services=with_services):
         yield finding
         if finding.check == "engine":
             engine = finding
@@ -46,6 +49,8 @@ def examine(docker: DockerCommand, project: Project | None) -> Iterator[Finding]
     if project is None or engine is None or engine.level is Level.FAILED:
         return
     images = {project.proxy.image, *(workspace.image for workspace in project.enabled)}
+    images |= {each.image for workspace in project.enabled for each in workspace.services.values()}
+    images |= {project.network.holder} if with_services else set()
     try:
         observed = observe(docker, project.name, {i for i in images if "$" not in i})
     except DualError as error:
@@ -56,7 +61,7 @@ def examine(docker: DockerCommand, project: Project | None) -> Iterator[Finding]
     yield _addresses(docker, project)
 
 
-def _tools(docker: DockerCommand) -> Iterator[Finding]:
+def _tools(docker: DockerCommand, *, with_services: bool) -> Iterator[Finding]:
     path = shutil.which("docker")
     if path is None:
         yield Finding(
@@ -80,7 +85,12 @@ def _tools(docker: DockerCommand) -> Iterator[Finding]:
         mend = "install it: https://docs.docker.com/compose/install/"
         yield Finding("compose", Level.FAILED, "not installed", mend)
     else:
-        yield _at_least("compose", version, MINIMUM_COMPOSE, "update the Compose plugin")
+        found = _at_least("compose", version, MINIMUM_COMPOSE, "update the Compose plugin")
+        newer = _at_least("compose", version, COMPOSE_FOR_SERVICES, "")
+        if with_services and found.level is Level.OK and newer.level is Level.FAILED:
+            what = f"{version}; workspaces with services were tried with 5.3 and newer"
+            found = Finding("compose", Level.WARNING, what, "update the Compose plugin")
+        yield found
 
 
 def _mend(error: DualError) -> str:
