@@ -21,7 +21,7 @@ def build(
     docker: DockerCommand, wanted: DesiredBuild, project: str, say: Callable[[str], None]
 ) -> None:
     """Build an image, under the tag of its content. Raises :class:`DualError`."""
-    argv = [*docker.argv, "build"]
+    argv = [*docker.argv, "build", "--force-rm"]  # also the container of a step that failed
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
     if _has_buildx(docker.argv):
         argv = [*docker.argv, "buildx", "build", "--load", "--progress=plain"]

@@ -71,7 +71,7 @@ class Progress:
             )
             self._live.console.print(line)
             self._now.pop(name, None)
-        self._live.update(self._table())
+        self._live.update(self._table(), refresh=True)  # or what takes no time is never seen
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 1))

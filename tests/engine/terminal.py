@@ -68,7 +68,10 @@ def said_until(terminal: int, words: bytes) -> bytes:
     while words not in said:
         ready, _, _ = select.select([terminal], [], [], max(end - time.monotonic(), 0))
         assert ready, f"it does not say {words!r} but {said!r}"
-        said += os.read(terminal, 4096)
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # EIO, once nobody has the other end any more
+            raise AssertionError(f"it ended, and did not say {words!r} but {said!r}") from None
     return said
 
 

@@ -83,6 +83,11 @@ def images(live: LiveProject) -> set[str]:
     return set(docker("images", "-q", "--no-trunc", "--filter", label).split())
 
 
+def is_of_a_build(container: str) -> bool:
+    """Whether a container is one of these tests' own builds, which have no names of their own."""
+    return "sorry, no" in run("docker", "inspect", "--format", "{{.Config.Cmd}}", container).stdout
+
+
 def test_once_for_all_that_share_it_and_again_when_it_changes(
     live: LiveProject, builder: str
 ) -> None:
@@ -133,9 +138,12 @@ def test_one_that_cannot_be_built_leaves_the_others_applied(
     dockerfile.write_text(DOCKERFILE.replace("ARG WHO", "RUN echo sorry, no; exit 7\nARG WHO"))
     spec = live.folder / "dual.yaml"
     spec.write_text(spec.read_text().replace("plain: {", "plain: {env: {A: b}, "))
+    before_it = set(docker("ps", "-aq").split())
     done = live.dual("apply", "-y")
     assert done.code == 1, done
     assert "sorry, no" in done.stderr
+    left = [each for each in set(docker("ps", "-aq").split()) - before_it if is_of_a_build(each)]
+    assert left == [], "the container of the step that failed"
     said = {"classic": "returned a non-zero code: 7", "buildx": "exit code: 7"}
     assert said[builder] in done.stderr, done
     assert "→ mend" in done.stderr
