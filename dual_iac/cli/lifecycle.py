@@ -120,6 +120,8 @@ def apply(
     """
     from dual_iac.apply import apply_plan
     from dual_iac.clones import clear_unfinished
+    from dual_iac.engine.proxy import wait_for_routes
+    from dual_iac.output import read_files, routes_written
     from dual_iac.plan import Action, make_plan
     from dual_iac.verify.ready import wait_until_ready
 
@@ -149,6 +151,8 @@ def apply(
             )
     asked = [each for each in project.enabled if not names or each.name in names]
     with progress:
+        if planned.addresses("route", *Action):
+            wait_for_routes(project.proxy, routes_written(read_files(place.output)))
         failed = wait_until_ready(
             *(project, asked, engine, progress, timeout, refused),
             setups=place.setup_folder,

@@ -73,11 +73,18 @@ def routes_seen(observed: Observed) -> str | None:
     """
     published = observed.containers[PROXY].fields.get(f"ports.{PROXY_PORT}/tcp", "")
     bind, _, port = str(published).rpartition(":")
-    if not port.isdecimal():
-        return None
+    return _seen(bind, int(port), observed.routes_written) if port.isdecimal() else None
+
+
+def wait_for_routes(proxy: Proxy, written: str | None) -> None:
+    """Until the proxy has read this state of the route files, or is given up."""
+    _seen(proxy.bind, proxy.http, written)
+
+
+def _seen(bind: str, port: int, written: str | None) -> str | None:
     end = time.monotonic() + _PATIENCE
     while True:
-        seen = _ask(bind, int(port), ROUTES_HOST, "/", timeout=_PATIENCE).routes
-        if seen == observed.routes_written or time.monotonic() >= end:
+        seen = _ask(bind, port, ROUTES_HOST, "/", timeout=_PATIENCE).routes
+        if seen == written or time.monotonic() >= end:
             return seen
         time.sleep(_POLL)
