@@ -7,7 +7,9 @@ too. Each workspace with a setup has a folder here, in :data:`SETUPS_FOLDER`:
   reads it.
 - ``report/state``: how it goes, after the word that it was asked with. The workspace writes it, so
   nothing in there is trusted or followed, and this side writes nothing there.
-- ``settled``: the word, and what the lock files were once that setup had brought them up to date.
+- ``for``: the hash that the last one was asked for with.
+- ``settled``: the word, and the hash once that setup was done: it may have brought lock files up to
+  date.
 """
 
 from __future__ import annotations
@@ -81,11 +83,9 @@ class SetupFolder:
         try:
             for each in ("asked", "report"):
                 (self.path / each).mkdir(parents=True, exist_ok=True)
-            for folder, mode in ((self.path, 0o755), (self.path / "asked", 0o755)):
-                folder.chmod(mode)
-            # A workspace may run as anybody.
-            if (self.path / "report").stat().st_mode & 0o777 != 0o777:
-                (self.path / "report").chmod(0o777)
+            # A workspace may run as anybody, whatever the umask here.
+            for each, mode in ((".", 0o755), ("asked", 0o755), ("report", 0o777)):
+                (self.path / each).chmod(mode)
             ignored = self.path.parent / ".gitignore"
             if not ignored.exists():
                 ignored.write_text(_IGNORE)
@@ -117,9 +117,12 @@ class SetupFolder:
         return Setup("asked", word)
 
     def settle(self, hash_: str) -> None:
-        """Once it is done: lock files that it has brought up to date are what it was for."""
+        """Once it is done: lock files that it has brought up to date are what it was for.
+
+        Once for each start: whatever changes them later is somebody else.
+        """
         setup = self.look()
-        if setup and setup.hashes and hash_ not in setup.hashes:
+        if setup and setup.hashes and self._settled[0] != setup.word:
             with suppress(OSError):
                 self._write("settled", f"{setup.word} {hash_}\n")
 
@@ -132,9 +135,14 @@ class SetupFolder:
         if word == _UNKNOWN:
             return
         yield self._read("for").strip()
-        settled, _, hash_ = self._read("settled").strip().partition(" ")
+        settled, hash_ = self._settled
         if settled == word:
             yield hash_
+
+    @property
+    def _settled(self) -> tuple[str, str]:
+        word, _, hash_ = self._read("settled").strip().partition(" ")
+        return word, hash_
 
     def _report(self) -> list[str]:
         # A link in it may lead to what the workspace can't read itself, and a pipe to nowhere.

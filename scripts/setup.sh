@@ -217,13 +217,18 @@ prepare_buildx() {
 }
 
 fetch_buildx() {
-    local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg apt=(apt-get)
+    local uri keys=/usr/share/keyrings/debian-archive-keyring.gpg apt=(apt-get)
     if ! apt-cache show docker-buildx >/dev/null 2>&1; then
         # shellcheck disable=SC2016
-        mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' | head -n 1)
-        [[ -n $mirror ]] || return 1
+        mirror() { apt-get indextargets --format '$(REPO_URI)' 'Codename: bookworm' 2>/dev/null | head -n 1; }
+        uri=$(mirror)
+        if [[ -z $uri ]]; then # no package lists have been fetched on this machine
+            quietly apt-get update -q || return 1
+            uri=$(mirror)
+        fi
+        [[ -n $uri ]] || return 1
         mkdir -p lists/partial cache/archives/partial
-        echo "deb [signed-by=$keys] $mirror trixie main" >sources.list
+        echo "deb [signed-by=$keys] $uri trixie main" >sources.list
         apt+=(-o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=-
             -o Dir::State::Lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o APT::Sandbox::User=root)
         quietly "${apt[@]}" update -q || return 1

@@ -89,7 +89,10 @@ def test_a_setup_that_changes_a_lock_file_has_done_so(inside: Inside) -> None:
     assert done is not None
     assert setup_hash(setup, inside.source) in done.hashes
     (inside.source / "package-lock.json").write_text("by hand")
-    assert setup_hash(setup, inside.source) not in done.hashes
+    inside.folder.settle(setup_hash(setup, inside.source))
+    done = inside.folder.look()
+    assert done is not None
+    assert setup_hash(setup, inside.source) not in done.hashes, "that was not the setup"
 
 
 def test_with_compose_alone_it_runs_once(inside: Inside) -> None:

@@ -245,9 +245,9 @@ class Place:
         with ThreadPoolExecutor(1) as pool:
             observing = pool.submit(engine.observe, routes=True)
             desired = self.render(project, contents=True)
+            desired = replace(desired, setups=self.setups(project))
             observed = observing.result()
         there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
-        desired = replace(desired, setups=self.setups(project))
         looked = {address: self.setup_folder(address).look() for address in desired.setups}
         observed = replace(
             observed,
@@ -258,21 +258,25 @@ class Place:
 
     def setups(self, project: Project) -> dict[str, str]:
         """The hashes of what the setups of workspaces are for, by address."""
+        from dual_iac.state import workspace_address
+
+        hashes = {}
+        for workspace in project.enabled:
+            if workspace.setup and (hash_ := self._setup_hash(project, workspace)):
+                hashes[workspace_address(workspace.name)] = hash_
+        return hashes
+
+    def _setup_hash(self, project: Project, workspace: Workspace) -> str:
+        """What the setup of a workspace is for; empty where its source isn't there yet."""
         from dual_iac.interpolation import substitute
         from dual_iac.setups import setup_hash
         from dual_iac.spec import environment
-        from dual_iac.state import workspace_address
 
-        variables = environment(self.folder)
-        hashes = {}
-        for workspace in project.enabled:
-            source = self.source(project, workspace)
-            if workspace.setup and (not source or Path(source).is_dir()):
-                text = substitute(workspace.setup, variables)
-                hashes[workspace_address(workspace.name)] = setup_hash(
-                    text, Path(source) if source else None
-                )
-        return hashes
+        source = self.source(project, workspace)
+        if source and not Path(source).is_dir():
+            return ""
+        text = substitute(workspace.setup or "", environment(self.folder))
+        return setup_hash(text, Path(source) if source else None)
 
     def setup_folder(self, workspace: str) -> SetupFolder:
         """Where the setup of a workspace tells how it goes; by name, or address."""
@@ -282,15 +286,17 @@ class Place:
 
     def ask_setup(self, project: Project, address: str, image: str) -> None:
         """Before a workspace starts in the image with this id."""
-        self.setup_folder(address).ask(self.setups(project).get(address, ""), image)
+        from dual_iac.state import workspace_of
+
+        workspace = project.workspaces[workspace_of(address)]
+        self.setup_folder(address).ask(self._setup_hash(project, workspace), image)
 
     def settle_setups(self, project: Project, names: Collection[str]) -> None:
         """What has just been set up may have changed its own lock files."""
-        from dual_iac.state import workspace_of
-
-        for address, hash_ in self.setups(project).items() if names else ():
-            if workspace_of(address) in names:
-                self.setup_folder(address).settle(hash_)
+        for workspace in project.enabled:
+            if workspace.setup and workspace.name in names:
+                hash_ = self._setup_hash(project, workspace)
+                self.setup_folder(workspace.name).settle(hash_)
 
     def engine(self, project: Project) -> DockerEngine:
         from dual_iac.engine.docker import DockerEngine
