@@ -362,15 +362,13 @@ def _clone_missing(
 
 def _without_room(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> Failures:
     """Workspaces in which two would listen on one port, as far as their images tell."""
-    changed = {_whose(c.address) for c in plan.changes if c.address in desired.containers}
     used = {
         container.image
         for address, container in desired.containers.items()
-        if address.startswith("companion.") and _whose(address) in changed
+        if container.is_companion and workspace_of(address) in plan.workspaces
     }
     images = {**observed.images, **engine.images(used - observed.images.keys())}
-    clashes = port_clashes(desired, images)
-    return {address: error for address, error in clashes.items() if _whose(address) in changed}
+    return port_clashes(desired, images, plan.workspaces)
 
 
 def side_by_side(

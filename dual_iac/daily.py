@@ -47,17 +47,16 @@ def start(
     starts. A workspace waits until its companions are healthy.
     """
     holder = next((part for part in parts if part.is_holder), None)
-    is_new = holder is not None and not holder.is_up
     for part in parts:
-        is_itself = part.service == part.workspace
-        if is_itself:
+        if part.service == part.workspace:
             for companion in parts:
                 if companion.has_healthcheck and companion is not part:
                     engine.wait_until_healthy(companion.id, given_up)
-        joins = holder is not None and part is not holder
-        lost = joins and (is_new or (holder is not None and holder.instant > part.instant))
         if given_up.is_set():  # while it waited
             return
+        # It keeps to the network that the holder had when it joined it.
+        joins = part if part is holder else holder
+        lost = joins is not None and (not joins.is_up or joins.instant > part.instant)
         if part.is_up and not lost and part.service not in again:
             continue
         if part.has_setup:

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -421,11 +421,8 @@ Environment = Annotated[
 # ── the models ──────────────────────────────────────────────────────────────────────────────
 
 
-_M = TypeVar("_M")
-
-
-def _with_different_targets(model: _M, taken: dict[str, str], volumes: Mapping[str, str]) -> _M:
-    """The model, if no two things in it go to one place; ``taken`` maps places to what is there."""
+def _check_targets(volumes: Mapping[str, str], taken: dict[str, str]) -> None:
+    """No two things may go to one place; ``taken`` maps places to what is there."""
     for name, target in volumes.items():
         if target in taken:
             raise invalid(
@@ -433,7 +430,6 @@ def _with_different_targets(model: _M, taken: dict[str, str], volumes: Mapping[s
                 mend="give one of them another place",
             )
         taken[target] = f"volumes.{name}"
-    return model
 
 
 class Model(BaseModel):
@@ -558,7 +554,8 @@ class Companion(Model):
 
     @model_validator(mode="after")
     def _targets_differ(self) -> Self:
-        return _with_different_targets(self, {}, self.volumes)
+        _check_targets(self.volumes, {})
+        return self
 
 
 class Auth(Model):
@@ -616,8 +613,8 @@ class WorkspaceSettings(Model):
 
     @model_validator(mode="after")
     def _targets_differ(self) -> Self:
-        taken = {"/workspace": "source"} if self.source else {}
-        return _with_different_targets(self, taken, self.volumes)
+        _check_targets(self.volumes, {"/workspace": "source"} if self.source else {})
+        return self
 
     @model_validator(mode="after")
     def _setup_has_its_own(self) -> Self:
@@ -637,10 +634,15 @@ class WorkspaceSettings(Model):
         return self
 
     @property
-    def volumes_by_name(self) -> list[tuple[str, str]]:
-        """Volumes and where they go, with the one that dual itself keeps for a setup."""
-        own = [(SETUP_VOLUME, f"{SETUP_INSIDE}/record")] if self.setup else []
-        return [*sorted(self.volumes.items()), *own]
+    def own_volumes(self) -> dict[str, str]:
+        """Where its volumes go, with the one that dual itself keeps for a setup."""
+        record = {SETUP_VOLUME: f"{SETUP_INSIDE}/record"} if self.setup else {}
+        return dict(sorted(self.volumes.items())) | record
+
+    def volumes_of(self, companion: str) -> dict[str, str]:
+        """Where the volumes of a companion go; three dashes, as no volume of its own has them."""
+        volumes = self.services[companion].volumes
+        return {f"{companion}---{name}": target for name, target in sorted(volumes.items())}
 
 
 class Proxy(Model):

@@ -107,6 +107,13 @@ class Plan:
         counts = Counter(change.action for change in self.changes)
         return {action.value: counts[action] for action in Action}
 
+    @property
+    def workspaces(self) -> frozenset[str]:
+        """The names of those that have a container that changes, a companion's included."""
+        kinds = ("workspace", "companion")
+        addresses = (change.address for change in self.changes)
+        return frozenset(workspace_of(a) for a in addresses if a.partition(".")[0] in kinds)
+
     def addresses(self, kind: str, *actions: Action) -> tuple[str, ...]:
         """The names of changes of a kind (``workspace``, ``network``, ``route``, ``proxy``)."""
         return tuple(
@@ -334,9 +341,9 @@ def _follows_its_files(desired: Desired, observed: Observed) -> bool:
 def _joined(
     change: Change | None, address: str, holder: str, held: Change | None, observed: Observed
 ) -> Change | None:
-    """The change of a container that shares the network of another, given that one's.
+    """The change of a container that shares the network of another, given that one's change.
 
-    It keeps to the network of the very start of the holder that it joined at its own.
+    It joined the network that its holder had when it was started itself, and keeps to that one.
     """
     found, there = observed.containers.get(address), observed.containers.get(holder)
     if found is None or there is None or (change and change.action is Action.REPLACE):

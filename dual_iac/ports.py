@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from dual_iac.errors import DualError
 from dual_iac.model import HOLDER, WORKSPACE_PORT
 from dual_iac.state import LABEL_PORT, Desired, ObservedImage, workspace_address, workspace_of
 
 
-def port_clashes(desired: Desired, images: Mapping[str, ObservedImage]) -> dict[str, DualError]:
-    """The workspaces where they do, by address, as far as ``images`` are known.
+def port_clashes(
+    desired: Desired, images: Mapping[str, ObservedImage], workspaces: Collection[str]
+) -> dict[str, DualError]:
+    """Those of these ``workspaces`` where they do, by address, as far as ``images`` are known.
 
     A companion listens where dual.yaml says (``port``), else on what its image exposes.
     """
@@ -20,6 +22,8 @@ def port_clashes(desired: Desired, images: Mapping[str, ObservedImage]) -> dict[
         if not address.startswith("companion.") or address.endswith(f"/{HOLDER}"):
             continue
         workspace, name = workspace_of(address), f"the service {address.partition('/')[2]}"
+        if workspace not in workspaces:
+            continue
         declared = container.fields.get(f"labels.{LABEL_PORT}")
         image = images.get(container.image)
         exposed = image.ports if image else frozenset[int]()

@@ -259,9 +259,9 @@ class _Renderer:
                     services += self._companions(workspace)
                 services.append(self._workspace(workspace))
             else:
-                self._volumes(workspace.name, workspace.name, workspace.volumes_by_name)
-                for name, companion in sorted(workspace.services.items()):
-                    self._companion_volumes(workspace, name, companion)
+                self._volumes(workspace.name, workspace.own_volumes)
+                for name in sorted(workspace.services):
+                    self._volumes(workspace.name, workspace.volumes_of(name))
         self.files[SEEN_FILE] = self._seen()
         compose = self.templates.get_template("compose.yaml.j2").render(
             services=services,
@@ -309,7 +309,7 @@ class _Renderer:
             # An unknown user has none of its own.
             home=None if workspace.user or not source or "HOME" in workspace.env else "/tmp",
             env_files=[self._host_path(path) for path in workspace.env_file],
-            volumes=self._volumes(workspace.name, workspace.name, workspace.volumes_by_name),
+            volumes=self._volumes(workspace.name, workspace.own_volumes),
             port=WORKSPACE_PORT,
             holder=companion_service(workspace.name, HOLDER) if workspace.services else None,
             companions=[
@@ -353,7 +353,7 @@ class _Renderer:
                 service=companion_service(workspace.name, name),
                 healthcheck=_healthcheck(companion.healthcheck) if companion.healthcheck else None,
                 holder=holder,
-                volumes=self._companion_volumes(workspace, name, companion),
+                volumes=self._volumes(workspace.name, workspace.volumes_of(name)),
                 hash=Raw(_HASH_PLACEHOLDER),
                 hidden=Raw(_HIDDEN_PLACEHOLDER),
             )
@@ -396,19 +396,13 @@ class _Renderer:
             digest=hashlib.sha256(routes.encode()).hexdigest()[:_HASH_LENGTH],
         )
 
-    def _volumes(
-        self, workspace: str, prefix: str, named: Iterable[tuple[str, str]]
-    ) -> list[VolumePlace]:
-        volumes = [VolumePlace(f"{prefix}--{name}", workspace, target) for name, target in named]
+    def _volumes(self, workspace: str, targets: Mapping[str, str]) -> list[VolumePlace]:
+        volumes = [
+            VolumePlace(f"{workspace}--{name}", workspace, target)
+            for name, target in targets.items()
+        ]
         self.volumes += volumes
         return volumes
-
-    def _companion_volumes(
-        self, workspace: Workspace, name: str, companion: Companion
-    ) -> list[VolumePlace]:
-        # Three dashes: a workspace may come to have the name of the service.
-        prefix = f"{companion_service(workspace.name, name)}-"
-        return self._volumes(workspace.name, prefix, sorted(companion.volumes.items()))
 
     def _setup(self, workspace: Workspace) -> SetupPlace:
         if SETUP_FILE not in self.files:

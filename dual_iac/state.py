@@ -301,8 +301,8 @@ class Observed:
     ``images`` is keyed by reference and by id. ``files`` maps paths inside the output
     directory to texts; ``rendered`` is what the compose.yaml among them declares.
     ``clones`` are the addresses of those that are there, ``setups`` how those of workspaces go, by
-    address. ``routes_written`` is the state of the
-    route files there, ``routes_seen`` the one that a running proxy has read.
+    address. ``routes_written`` is the state of the route files there, ``routes_seen`` the one that
+    a running proxy has read.
     """
 
     containers: Mapping[str, ObservedContainer] = field(default_factory=dict)

@@ -325,20 +325,14 @@ def chosen(project: Project, names: Sequence[str] | None) -> list[Workspace]:
     return [w for w in project.workspaces.values() if not names or w.name in names]
 
 
-def services_of(workspace: Workspace) -> list[str]:
-    """The workspace and its companions, by the names of their services."""
-    from dual_iac.model import companion_service
-
-    names = sorted(workspace.services)
-    return [*(companion_service(workspace.name, name) for name in names), workspace.name]
-
-
 def known_services(project: Project) -> list[str]:
     """Workspaces, their companions, and the proxy: what has logs, and can be started."""
-    from dual_iac.model import PROXY_SERVICE
+    from dual_iac.model import PROXY_SERVICE, companion_service
 
-    every = [name for workspace in project.workspaces.values() for name in services_of(workspace)]
-    return [*every, PROXY_SERVICE]
+    names = [PROXY_SERVICE, *project.workspaces]
+    for workspace in project.workspaces.values():
+        names += [companion_service(workspace.name, each) for each in workspace.services]
+    return names
 
 
 def unknown_name(name: str, known: Iterable[str]) -> DualError:

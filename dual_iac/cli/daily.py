@@ -103,9 +103,11 @@ def _show_volumes(engine: DockerEngine, project: Project, names: Sequence[str]) 
         if not names or owner in names:
             workspace = project.workspaces.get(owner)
             part = volume.removeprefix(f"{project.name}_{owner}--")
-            places = dict(workspace.volumes_by_name) if workspace else {}
-            for name, companion in workspace.services.items() if workspace else ():
-                places |= {f"{name}---{key}": at for key, at in companion.volumes.items()}
+            places = {}
+            if workspace:
+                places = workspace.own_volumes
+                for companion in workspace.services:
+                    places |= workspace.volumes_of(companion)
             rows.append(Volume(owner, volume, places.get(part)))
     if current.json:
         print_json(volumes_data(project.name, rows))
@@ -275,7 +277,8 @@ def _lifecycle(action: Literal["start", "stop", "restart"], names: Sequence[str]
         if missing := [name for name in services if not parts[name]]:
             mend = how_to_run(project, missing[0], None)
             raise DualError(f"No container to {action}: {', '.join(missing)}", mend=mend)
-        ask, again = partial(place.ask_setup, project), names if action == "restart" else ()
+        ask = partial(place.ask_setup, project)
+        again = services if action == "restart" else ()
         jobs: dict[str, Callable[[], None]] = {
             name: partial(stop, each, engine, progress)
             if action == "stop"

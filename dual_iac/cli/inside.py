@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dual_iac.state import ObservedContainer
 
 
+Command = Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)]
 Env = Annotated[
     list[str] | None, typer.Option("-e", "--env", metavar="K=V", help="Set a variable.")
 ]
@@ -48,7 +49,7 @@ NoTty = Annotated[bool, typer.Option("-T", "--no-tty", help="Give it no terminal
 @app.command(name="exec", context_settings={"allow_interspersed_args": False})
 def execute(
     name: Name,
-    command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
+    command: Command,
     env: Env = None,
     workdir: Workdir = None,
     user: User = None,
@@ -147,7 +148,7 @@ services:
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     name: Name,
-    command: Annotated[list[str], typer.Argument(metavar="CMD", show_default=False)],
+    command: Command,
     env: Env = None,
     workdir: Workdir = None,
     user: User = None,

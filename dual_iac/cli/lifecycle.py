@@ -201,11 +201,8 @@ def targets(names: Sequence[str] | None, project: Project, observed: Observed) -
 def first_clash(planned: Plan, desired: Desired, observed: Observed) -> DualError | None:
     """What apply could not do: start two in one workspace that listen on one port."""
     from dual_iac.ports import port_clashes
-    from dual_iac.state import workspace_of
 
-    changed = {workspace_of(change.address) for change in planned.changes}
-    clashes = port_clashes(desired, observed.images)
-    return next((e for address, e in clashes.items() if workspace_of(address) in changed), None)
+    return next(iter(port_clashes(desired, observed.images, planned.workspaces).values()), None)
 
 
 def show_plan(planned: Plan) -> None:

@@ -24,7 +24,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from dual_iac.engine.build import build
-from dual_iac.engine.errors import addresses_taken, engine_error, half_a_network
+from dual_iac.engine.errors import addresses_taken, engine_error, half_a_network, in_the_way
 from dual_iac.engine.observe import DockerCommand, observe, observe_images, observe_service
 from dual_iac.engine.proxy import routes_seen
 from dual_iac.errors import DualError, UnhealthyError
@@ -98,7 +98,6 @@ class Lines:
         """May be called at any time, from anywhere, also again: the lines end then."""
         self._process.kill()
         self._process.wait()
-        # What is left in the pipe is nobody's any more, and whoever reads from it ends.
 
 
 class DockerEngine:
@@ -193,8 +192,10 @@ class DockerEngine:
                     progress,
                 )
         except DualError as error:
-            known = set(self.command.run("network", "ls", "--quiet", "--no-trunc").split())
-            raise half_a_network(error, known) or error from None
+            other = in_the_way(error)
+            if other and other not in self._networks():
+                raise half_a_network(other) from None
+            raise
 
     def remove(self, container: str) -> None:
         """Stop a container, with the grace it was given, and remove it; volumes stay."""
@@ -207,8 +208,7 @@ class DockerEngine:
 
         ``going`` are the names of networks that are removed before.
         """
-        ids = self.command.run("network", "ls", "--quiet").split()
-        inspected = self.command.run("network", "inspect", *ids, partial=True)
+        inspected = self.command.run("network", "inspect", *self._networks(), partial=True)
         wanted = [ipaddress.ip_network(each) for each in subnets]
         going = set(going)
         found = [
@@ -398,8 +398,11 @@ class DockerEngine:
         bridges = parse_bridges(routes.read_text(), subnet) if routes.exists() else set()
         if not bridges:
             return None
-        known = self.command.run("network", "ls", "--quiet").split()
-        return min(bridges - {f"br-{network}" for network in known}, default=None)
+        return min(bridges - {f"br-{each[:12]}" for each in self._networks()}, default=None)
+
+    def _networks(self) -> set[str]:
+        """The ids of all networks of the engine."""
+        return set(self.command.run("network", "ls", "--quiet", "--no-trunc").split())
 
     def usage(self, ids: Sequence[str]) -> dict[str, Usage]:
         """What running containers use, by id. Docker takes two seconds to measure it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
 
 from dual_iac.errors import ENGINE_REFUSED, DualError, EngineUnreachableError
 
@@ -52,18 +51,21 @@ def addresses_taken(why: str) -> DualError:
     )
 
 
-def half_a_network(error: DualError, known: Collection[str]) -> DualError | None:
-    """The error instead, where addresses are taken by none of the ``known`` networks (ids).
+def in_the_way(error: DualError) -> str | None:
+    """The id of the network that has the addresses of one that can't be made."""
+    found = _CONFLICT.search(error.why)
+    return found[1] if found else None
+
+
+def half_a_network(network: str) -> DualError:
+    """The error where addresses are taken by a network that is on no list, by its id.
 
     A dockerd that is killed as it makes a network may know it ever after in one place, and not in
     another: nobody can remove it then.
     """
-    found = _CONFLICT.search(error.why)
-    if found is None or found[1] in known:
-        return None
     return DualError(
         "The networks' addresses are taken by half a network",
-        why=f"Docker lists no network {found[1][:12]}: an engine that was killed has left it",
+        why=f"Docker lists no network {network[:12]}: an engine that was killed has left it",
         mend="stop Docker, delete network/files/local-kv.db in its data folder (docker info names "
         "that as Docker Root Dir), start it, and run dual apply: it makes its networks anew",
     )

@@ -150,6 +150,8 @@ class _Streaming(threading.Thread):
     def run(self) -> None:
         with suppress(DualError):  # the container went away: who waits for it will say so
             self._lines = self._engine.follow(self._workspace)
+        if self._closed:  # meanwhile
+            self.close()
         has_begun = False
         for line in self._lines or ():
             end = next((text for text in self._ends if text in line), None)
@@ -157,7 +159,7 @@ class _Streaming(threading.Thread):
             if has_begun and (said or not end):
                 self._output(self._workspace, said)
             has_begun = has_begun or line == self._begins
-            if end or self._closed:
+            if end:
                 return
 
     def close(self) -> None:
@@ -204,6 +206,13 @@ def wait_until_ready(
         if workspace.name not in broken
     }
     streams: dict[str, _Streaming] = {}
+
+    def stream(name: str, setup: Setup | None) -> None:
+        has_begun = setup is not None and (setup.state == "running" or name in begun)
+        if setup and has_begun and setup.state != "asked" and name not in streams:
+            streams[name] = _Streaming(name, setup.word, engine, output)
+            streams[name].start()
+
     started = looked = time.monotonic()
     for each in asking.values():
         each.start()
@@ -211,11 +220,7 @@ def wait_until_ready(
         while asking:
             next(iter(asking.values())).join(_POLL)
             for name, each in asking.items():
-                setup = each.setup
-                told = setup is not None and setup.state != "asked" and name in begun
-                if setup and name not in streams and (told or each.is_setting_up):
-                    streams[name] = _Streaming(name, setup.word, engine, output)
-                    streams[name].start()
+                stream(name, each.setup)
             over = [name for name, each in asking.items() if each.ready or each.failed_setup]
             for name in streams.keys() & over:
                 streams[name].join(_PATIENCE)  # it has yet to tell the last lines
@@ -238,8 +243,8 @@ def wait_until_ready(
             for name, each in asking.items() if now - started > _QUIET else ():
                 progress(name, "setting up" if each.is_setting_up else "waiting for an answer")
     finally:
-        for stream in streams.values():
-            stream.close()
+        for streaming in streams.values():
+            streaming.close()
     failed += _without_services(project, set(asked) - {each.workspace for each in failed}, engine)
     return sorted(failed, key=lambda problem: problem.workspace)
 

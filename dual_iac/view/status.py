@@ -41,9 +41,9 @@ class WorkspaceStatus:
     """One row. ``state`` is Docker's, or missing, or disabled.
 
     ``health`` is ready or not ready (does it answer through the proxy?), or what the image's
-    own health check says when that is worse, or how a setup goes; None where nothing
-    runs. ``cpu_percent`` is of
-    one CPU; ``memory_bytes`` what it holds; both None where nothing runs. ``branch`` and
+    own health check says when that is worse, or how a setup goes; None where nothing runs.
+    ``cpu_percent`` is of one CPU; ``memory_bytes`` what it holds; both None where nothing runs.
+    ``services`` are its companions. ``branch`` and
     ``dirty`` are what git says of the source, None where it is no working copy; ``ahead`` and
     ``behind`` count commits, None where the branch follows none.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -269,9 +268,8 @@ def test_daily_work_with_one(live: LiveProject) -> None:
     assert live.dual("restart", "a").code == 0
     assert live.identities(*before) == before
     assert "  db" in live.dual("status", "--no-stats").stdout
-    started = time.monotonic()
     assert live.dual("restart", "a--db").code == 0
-    assert live.identity("a--db") != before["a--db"], f"{time.monotonic() - started:g}s"
+    assert live.identity("a--db") != before["a--db"]
     wait_for("it is back", lambda: len(made(live, "a")) == 36)
 
 
@@ -299,12 +297,16 @@ def test_one_without_a_healthcheck_that_ends_again_and_again(live: LiveProject) 
         f"services: {{x: {{image: '{SMALL}', command: [sh, -c, 'echo oh no; exit 3']}}}}}}\n"
     )
     live.dual("apply", "-y")
-    wait_for("it ends", lambda: live.inspect("a--x")["State"]["Status"] == "restarting")
+
+    def rests() -> bool:  # for six seconds and more: Docker waits twice as long each time
+        data = live.inspect("a--x")
+        return bool(data["RestartCount"] >= 6 and data["State"]["Status"] == "restarting")
+
+    wait_for("it ends again and again", rests)
     done = live.dual("apply", "-y")
-    if live.inspect("a--x")["State"]["Status"] == "restarting":
-        assert done.code == 1, done
-        assert "✗ a answers, but its service x does not stay up: exit code 3" in done.stderr
-        assert "| oh no" in done.stderr
+    assert done.code == 1, done
+    assert "✗ a answers, but its service x does not stay up: exit code 3" in done.stderr
+    assert "| oh no" in done.stderr
 
 
 def test_a_workspace_that_cannot_be_made_keeps_all_that_it_has(live: LiveProject) -> None:
