@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test check test-pure bench fix clean
+.PHONY: help demo demo-down test check test-pure fuzz bench fix clean
 
 bin := .venv/bin
-pure := model clones builds spec document envfile interpolation render fields state plan errors output fingerprint saved lock apply
+pure := model clones builds spec document envfile interpolation words render fields state plan errors output fingerprint saved lock apply authority trust certificates seal
 comma := ,
 empty :=
 pure_files := $(subst $(empty) $(empty),$(comma),$(pure:%=dual_iac/%.py))
@@ -40,8 +40,12 @@ test-pure: ## the tests that need no engine
 	@scripts/setup.sh python
 	$(bin)/pytest -q -m 'not engine'
 
-bench: ## measure beside Docker Compose, into docs/benchmarks.md (ONLY="running ...", ROUNDS=3)
+fuzz: ## 20,000 hostile inputs, then real Compose and Traefik (COUNT=20000, SEED=1)
 	@scripts/setup.sh test
+	$(bin)/python -m tests.fuzz --count $(or $(COUNT),20000) --seed $(or $(SEED),1) --external
+
+bench: ## measure beside Docker Compose, into docs/benchmarks.md (ONLY="running ...", ROUNDS=3)
+	@scripts/setup.sh bench
 	$(bin)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(ONLY)
 
 fix: ## format, and mend what the linter can

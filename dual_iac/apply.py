@@ -19,7 +19,13 @@ from typing import Protocol
 from dual_iac.errors import DualError, EngineUnreachableError, UnhealthyError
 from dual_iac.fingerprint import moved, observed_fingerprint
 from dual_iac.model import HOLDER, PROXY_SERVICE, SETUP_INSIDE
-from dual_iac.output import ROUTES_FOLDER, SEEN_FILE, STATIC_FILE, write_files
+from dual_iac.output import (
+    ROUTES_FOLDER,
+    SEEN_FILE,
+    STATIC_FILE,
+    have_routes_read,
+    write_files,
+)
 from dual_iac.plan import HIDDEN, RESTARTED, Action, Change, Plan, make_plan
 from dual_iac.ports import port_clashes
 from dual_iac.state import (
@@ -27,6 +33,7 @@ from dual_iac.state import (
     PROXY,
     Desired,
     DesiredBuild,
+    DesiredCertificate,
     DesiredClone,
     DesiredContainer,
     Observed,
@@ -86,11 +93,12 @@ def apply_plan(
     progress: OnProgress,
     clone: Callable[[DesiredClone, OnProgress], None],
     ask: Callable[[str, str], None],
+    certify: Callable[[Iterable[DesiredCertificate]], None],
 ) -> Failures:
     """Make it so; return what the engine refused, and why.
 
     ``clone`` makes a clone; ``ask`` says what the setup of a workspace is for, before that starts,
-    by its address and the id of its image.
+    by its address and the id of its image; ``certify`` makes certificates.
 
     One workspace's failure leaves the others applied. Raises :class:`DualError` where all
     depend on what failed (a file, the proxy or its image), where something moved since it was
@@ -104,6 +112,7 @@ def apply_plan(
     missing |= _clone_missing(plan, desired, clone, progress)
     missing |= _without_room(plan, desired, observed, engine)
     check_unmoved(observed, engine.observe())
+    _certify(plan, desired, output, certify)
     files = _files(plan, desired, observed)
     round_ = _Round(plan, desired, observed, files, output, engine, progress, ask)
     failures = round_.run(missing)
@@ -130,7 +139,6 @@ def _check_port(plan: Plan, desired: Desired, observed: Observed, engine: Engine
     proxy = plan.change(PROXY)
     if proxy is None or proxy.action not in (Action.CREATE, Action.REPLACE):
         return
-    bind, _, port = desired.published.rpartition(":")
     going = [c.address for c in plan.changes if c.action in (Action.DELETE, Action.REPLACE)]
     held = [
         str(value).rpartition(":")
@@ -139,9 +147,10 @@ def _check_port(plan: Plan, desired: Desired, observed: Observed, engine: Engine
         for field, value in observed.containers[address].fields.items()
         if field.startswith("ports.")
     ]
-    own = next((address for address, _, each in held if each == port), "")
-    if own != bind:
-        engine.check_port(bind, int(port), own)
+    for bind, _, port in (each.rpartition(":") for each in desired.published):
+        own = next((address for address, _, each in held if each == port), "")
+        if own != bind:
+            engine.check_port(bind, int(port), own)
 
 
 def _check_subnets(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> None:
@@ -358,6 +367,20 @@ def _clone_missing(
         for name in plan.addresses("source", Action.CREATE)
     }
     return side_by_side(_PULLS, jobs)
+
+
+def _certify(
+    plan: Plan,
+    desired: Desired,
+    output: Path,
+    certify: Callable[[Iterable[DesiredCertificate]], None],
+) -> None:
+    """Make certificates before the routes that name them, and have a proxy that runs read them."""
+    addresses = {c.address for c in plan.changes if c.address.startswith("certificate.")}
+    if addresses:
+        certify([each for each in desired.certificates.values() if each.address in addresses])
+        if (output / SEEN_FILE).is_file():
+            have_routes_read(output)
 
 
 def _without_room(plan: Plan, desired: Desired, observed: Observed, engine: Engine) -> Failures:

@@ -10,6 +10,7 @@ documents that unfold without bounds are problems with a position.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,8 +26,10 @@ except ImportError:  # pragma: no cover - a PyYAML without libyaml, some 10 time
 
 Key = str | int
 MAX_DEPTH = 32
-MAX_UNFOLDED = 2_000_000
+UNFOLDED_ANYWAY = 50_000
+UNFOLDED_PER_CHARACTER = 5
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+_LINE_END = re.compile("\r\n?|[\n\x85\u2028\u2029]")
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _PLAIN_TAGS = frozenset(
     {None, "!"} | {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
@@ -85,6 +88,21 @@ class Node:
         )
 
 
+def may_unfold(text: str) -> int:
+    """How many values the aliases and defaults of a text may come to.
+
+    In proportion to it: a thousand workspaces with a few dozen defaults each are fine, and a few
+    lines that keep the machine busy for minutes are not.
+    """
+    return UNFOLDED_ANYWAY + UNFOLDED_PER_CHARACTER * len(text)
+
+
+def place_after(before: str) -> tuple[int, int]:
+    """The line and the column of what comes after a text, counted as YAML counts lines."""
+    lines = _LINE_END.split(before)
+    return len(lines), len(lines[-1]) + 1
+
+
 def merged(under: Node | None, over: Node) -> Node:
     """``over`` with what it leaves open taken from ``under``; every part keeps its position.
 
@@ -115,10 +133,12 @@ class _Parser:
     problems: list[Problem] = field(default_factory=list)
     anchors: dict[str, Node] = field(default_factory=dict)
     events: Iterator[Any] = field(default_factory=lambda: iter(()))
+    max_unfolded: int = 0
 
     def parse(self, text: str) -> tuple[Node | None, list[Problem]]:
         """As :func:`parse`."""
         self.events = iter(yaml.parse(text, Loader=_Loader))
+        self.max_unfolded = may_unfold(text)
         root: Node | None = None
         try:
             for event in self.events:
@@ -138,10 +158,11 @@ class _Parser:
                 before = text.encode()[: error.position].decode(errors="ignore")
             else:  # pragma: no cover - a PyYAML without libyaml
                 before, code = text[: error.position], ord(code)
+            line, column = place_after(before)
             self.problems.append(
                 Problem(
-                    line=before.count("\n") + 1,
-                    column=len(before) - (before.rfind("\n") + 1) + 1,
+                    line=line,
+                    column=column,
                     key="",
                     what="a character that YAML does not allow",
                     why=f"{code:#04x}: {error.reason}",
@@ -232,8 +253,9 @@ class _Parser:
 
     def _grow(self, node: Node, part: Node, event: Any, path: list[Key]) -> None:
         node.size += part.size
-        if node.size > MAX_UNFOLDED:
-            self._problem(event, f"aliases unfold to more than {MAX_UNFOLDED:,} values", path=path)
+        if node.size > self.max_unfolded:
+            what = f"aliases unfold to more than {self.max_unfolded:,} values"
+            self._problem(event, what, path=path)
             raise _Stop
 
     def _check_tag(self, event: Any, known: set[Any] | frozenset[Any], path: list[Key]) -> None:
@@ -260,8 +282,10 @@ class _Stop(Exception):  # noqa: N818 - not an error: the parse ends at a proble
 def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark else (0, 0)
-    lines = text.splitlines()
-    this = lines[line] if line < len(lines) else ""
+    lines = _LINE_END.split(text)
+    if line >= len(lines):  # libyaml counts on after a last line that has no end
+        line, column = len(lines) - 1, len(lines[-1])
+    this = lines[line]
     indent = this[: len(this) - len(this.lstrip())]
     if "\t" in indent:
         what, why = "a tab in the indentation", "YAML indents with spaces only"

@@ -7,17 +7,29 @@ the surrounding environment before the file's own earlier lines.
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from dual_iac.interpolation import substitute
+
+MAX_SIZE = 4_000_000
+"""Characters of a file of variables. A process can't be started with as many."""
+
+
+def expand_home(path: str) -> Path:
+    """A path of this machine as Compose reads it: ``~`` is the home folder, whatever follows it."""
+    return Path(f"{Path.home()}/{path[1:]}" if path.startswith("~") else path)
 
 
 def read_env_file(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Names and values of a file; none if it doesn't exist.
 
     A name alone, without ``=``, takes its value from ``environment``, or is left out. Raises
-    :class:`~dual_iac.interpolation.InterpolationError` where Compose would refuse a value.
+    :class:`~dual_iac.interpolation.InterpolationError` where Compose would refuse a value, OSError
+    where the file can't be read.
     """
     from dotenv.parser import parse_stream
 
@@ -25,10 +37,12 @@ def read_env_file(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
     try:
         # Bytes that aren't UTF-8 are kept apart, not refused: Compose passes them on.
         with path.open(encoding="utf-8", errors="surrogateescape") as file:
-            bindings = list(parse_stream(file))
+            text = file.read(MAX_SIZE + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return values
-    for binding in bindings:
+    if len(text) > MAX_SIZE:  # or a device, that has no end
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    for binding in parse_stream(io.StringIO(text)):
         if binding.key is None:
             continue
         if binding.value is None:

@@ -77,13 +77,19 @@ class Problem:
     what: str
     why: str = ""
     mend: str = ""
+    secret: bool = False
+    """Whether what stands there may be a password, and is not to be shown."""
 
 
-class SpecError(DualError):
-    """A dual.yaml that can't be used: every problem in it at once, in the order of the file."""
+class InvalidError(DualError):
+    """What dual.yaml, or a template of the user's own, declares is not to be."""
 
     kind = "invalid-spec"
     exit_code = 65
+
+
+class SpecError(InvalidError):
+    """A dual.yaml that can't be used: every problem in it at once, in the order of the file."""
 
     def __init__(self, file: str, problems: Sequence[Problem], text: str = "") -> None:
         self.file = file

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dual_iac.envfile import read_env_file
-from dual_iac.interpolation import has_references, substitute
-from dual_iac.model import format_duration, parse_duration
+from dual_iac.envfile import expand_home, read_env_file
+from dual_iac.interpolation import InterpolationError, has_references, substitute
+from dual_iac.model import format_duration, parse_duration, size_in_bytes
 from dual_iac.state import (
     ENV_FILE,
     LABEL_BUILD,
@@ -25,10 +23,7 @@ from dual_iac.state import (
     NETWORK_MODE,
     Fields,
 )
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgt]?)i?b?", re.IGNORECASE)
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-
+from dual_iac.words import split
 
 LIMITS = {
     "cpu_shares": "CpuShares",
@@ -39,6 +34,14 @@ LIMITS = {
     "memswap_limit": "MemorySwap",
 }
 """Limits that only a user's template or ``docker update`` sets: Compose's name, and Docker's."""
+
+NAMESPACES = {
+    "pid": "pid_mode",
+    "ipc": "ipc_mode",
+    "uts": "uts_mode",
+    "userns_mode": "userns_mode",
+}
+"""Namespaces that a container may share with this machine: Compose's key, and the field."""
 
 HEALTH_TIMES = {"interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod"}
 """The durations of a healthcheck: Compose's name, and Docker's."""
@@ -54,20 +57,6 @@ def compared_labels(labels: Mapping[str, str] | None) -> Iterable[tuple[str, str
             yield "build", value
         elif name not in (LABEL_HASH, LABEL_HIDDEN) and not name.startswith(_OTHERS_LABELS):
             yield f"labels.{name}", value
-
-
-@lru_cache(maxsize=64)
-def _words(command: str) -> tuple[str, ...]:
-    """As a shell splits it. Kept, as most workspaces run the same."""
-    return tuple(shlex.split(command))
-
-
-def size_in_bytes(text: str) -> int:
-    """A size in Compose's notation (binary multiples, as Docker reads them), in bytes."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"not a size: {text!r}")
-    return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
 
 
 def recorded_hidden(definition: Mapping[str, Any], hidden: Iterable[str]) -> list[str]:
@@ -123,10 +112,12 @@ def desired_fields(
         "image": read("image", definition["image"]),
         "name": definition.get("container_name", f"{project}-{service}-1"),
     }
+    if not fields["image"]:
+        raise InterpolationError("its image comes to nothing, with variables filled in")
     for key in ("command", "entrypoint"):
         words = definition.get(key)
         if isinstance(words, str):
-            fields[key] = _words(read(key, words))
+            fields[key] = split(read(key, words))
         elif words is not None:
             fields[key] = tuple(read(key, word) for word in words)
     for key in ("user", "working_dir", "hostname", "restart"):
@@ -138,8 +129,14 @@ def desired_fields(
     for key in ("cap_add", "cap_drop"):
         if definition.get(key):
             fields[key] = capabilities(definition[key])
-    if definition.get("pid"):
-        fields["pid_mode"] = read("pid_mode", definition["pid"])
+    for key, field in NAMESPACES.items():
+        if definition.get(key, "private") != "private":
+            fields[field] = read(field, definition[key])
+    for name, value in (definition.get("sysctls") or {}).items():
+        fields[f"sysctls.{name}"] = read(f"sysctls.{name}", value)
+    for key in ("dns", "dns_opt"):
+        if definition.get(key):
+            fields[key] = tuple(read(key, each) for each in definition[key])
     if security := security_options(definition.get("security_opt")):
         fields["security_opt"] = security
     if definition.get("group_add"):
@@ -181,7 +178,7 @@ def desired_fields(
     for mount in definition.get("volumes", ()):
         field = f"mounts.{substitute(mount['target'], environment)}"
         if mount["type"] == "bind":
-            source = Path(read(field, mount["source"])).expanduser()
+            source = expand_home(read(field, mount["source"]))
             fields[field] = f"bind {os.path.realpath(folder / source)}"
         else:
             fields[field] = f"volume {project}_{mount['source']}"
@@ -220,9 +217,7 @@ def _environment(
     """Names, values and whether a value must stay hidden; later ones win."""
     variables: list[tuple[str, str, bool]] = []
     for each in definition.get("env_file", ()):
-        path = Path(
-            os.path.normpath(folder / Path(substitute(each["path"], environment)).expanduser())
-        )
+        path = Path(os.path.normpath(folder / expand_home(substitute(each["path"], environment))))
         variables += [(*item, True) for item in read_env_file(path, environment).items()]
     for name, value in definition.get("environment", {}).items():
         if value is not None:

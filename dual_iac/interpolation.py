@@ -23,6 +23,9 @@ from collections.abc import Mapping
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPERATOR = re.compile(r":?[-?+]")
 
+MAX_DEPTH = 32
+"""How deep references may stand in the defaults of others."""
+
 
 class InterpolationError(ValueError):
     """A ``$`` that Compose would not understand, or a required variable that is missing."""
@@ -43,9 +46,17 @@ def escape(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def check(text: str) -> None:
-    """Raise :class:`InterpolationError` where Compose would refuse ``text``."""
-    _substitute(text, None)
+def unescape(text: str) -> str:
+    """What :func:`escape` was given."""
+    return text.replace("$$", "$")
+
+
+def check(text: str) -> str:
+    """What is sure of ``text``: all but its references, as if they stood for nothing.
+
+    Raises :class:`InterpolationError` where Compose would refuse it.
+    """
+    return _substitute(text, None)
 
 
 def substitute(text: str, environment: Mapping[str, str]) -> str:
@@ -85,6 +96,8 @@ def _closing_brace(text: str, start: int) -> int:
     while at < len(text):
         if text.startswith("${", at):
             depth += 1
+            if depth > MAX_DEPTH:
+                raise InterpolationError(f"references nested more than {MAX_DEPTH} levels deep")
             at += 1
         elif text[at] == "}":
             depth -= 1

@@ -6,15 +6,16 @@ what it means: defaults merged, workspaces in the order of their names, each wit
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import ipaddress
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -29,7 +30,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dual_iac import interpolation
+from dual_iac import interpolation, seal, words
 
 WORKSPACE_PORT = 3000
 """The one port of every workspace, inside its own network namespace."""
@@ -59,6 +60,9 @@ SETUP_VOLUME = "_setup"
 SETUP_VARIABLE = "DUAL_SETUP"
 """The variable that a setup is handed over in."""
 
+SECRETS_INSIDE = "/run/secrets"
+"""Where a container finds its secrets, each a file."""
+
 SETUP_INSIDE = "/dual"
 """Where a workspace with a setup has the script, the record and the report."""
 
@@ -81,10 +85,16 @@ def slug(text: str) -> str:
     return name
 
 
-def invalid(what: str, why: str = "", mend: str = "") -> PydanticCustomError:
-    """A validation error that keeps what, why and mend apart."""
+def invalid(
+    what: str, why: str = "", mend: str = "", *, secret: bool = False
+) -> PydanticCustomError:
+    """A validation error that keeps what, why and mend apart.
+
+    ``secret`` where what stands there is not to be shown, as it may be a password.
+    """
     # The texts travel in the context: a brace in them must not be read as a placeholder.
-    return PydanticCustomError("dual", "{what}", {"what": what, "why": why, "mend": mend})
+    context = {"what": what, "why": why, "mend": mend, "secret": secret}
+    return PydanticCustomError("dual", "{what}", context)
 
 
 # ── the kinds of text that stand in a spec ──────────────────────────────────────────────────
@@ -181,6 +191,11 @@ def _host_name(value: str) -> str:
     return value
 
 
+def _host_pattern(value: str) -> str:
+    _host_name(value.removeprefix("*."))
+    return value
+
+
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)")
 
@@ -192,6 +207,31 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(seconds=sum(float(n) * _UNITS[u] for n, u in _DURATION.findall(text)))
 
 
+_SIZE = re.compile(r"(?ai)(\d+(?:\.\d+)?) ?([kmgt]?)i?b?")
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def size_in_bytes(text: str) -> int:
+    """A size in Compose's notation (binary multiples, as Docker reads them), in bytes.
+
+    Raises ValueError where it is none, or where it is more than Docker can count.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = float(match[1]) * 1024 ** _POWERS[match[2].lower()] if match else -1
+    if not 0 <= size < 2**63:
+        raise ValueError(f"not a size: {text!r}")
+    return int(size)
+
+
+def _size(value: str) -> str:
+    if not interpolation.has_references(value):
+        try:
+            size_in_bytes(value)
+        except ValueError:
+            raise invalid(f"{value!r} is not a size", mend="write it like 512m or 1g") from None
+    return value
+
+
 def _duration(value: Any) -> timedelta:
     if isinstance(value, timedelta):
         return value
@@ -201,21 +241,24 @@ def _duration(value: Any) -> timedelta:
         raise invalid(
             f"{value!r} is not a duration", mend="write it like 500ms, 60s or 1m30s"
         ) from None
-    if not timedelta(0) < duration <= timedelta(days=1):
-        raise invalid(f"{value!r} is not between 0s and 24h")
+    if not timedelta(milliseconds=1) <= duration <= timedelta(days=1):
+        raise invalid(f"{value!r} is not between 1ms and 24h")
     return duration
 
 
 def format_duration(duration: timedelta) -> str:
     seconds = duration.total_seconds()
-    return f"{seconds:g}s" if seconds < 60 or seconds % 60 else f"{seconds / 60:g}m"
+    if seconds >= 60 and seconds % 60 == 0:
+        return f"{seconds / 60:.0f}m"
+    whole = f"{seconds:.6f}".rstrip("0")  # Compose knows no 1e-06s
+    return f"{whole.rstrip('.')}s"
 
 
 def _cpus(value: Any) -> Any:
     text = str(value)
     if interpolation.has_references(text):
         return _interpolated(text)
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or float(text) <= 0:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or float(text) <= 0:
         raise invalid(f"{value!r} is not a number of CPUs", mend="write it like 1.5")
     return text
 
@@ -232,12 +275,16 @@ def _container_path(value: str) -> str:
 
 def _ip_address(value: str) -> str:
     try:
-        return str(ipaddress.ip_address(value))
+        address = ipaddress.ip_address(value)
     except ValueError:
+        address = None
+    # An IPv6 zone may be any text for Python, and must not be there for Docker.
+    if address is None or "%" in value:
         raise invalid(
             f"{value!r} is not an address",
             mend="127.0.0.1 is this machine alone, 0.0.0.0 everyone who can reach it",
-        ) from None
+        )
+    return str(address)
 
 
 # This host, loopback, link-local, multicast and what lies beyond it.
@@ -279,19 +326,80 @@ def _env_file_path(value: str) -> str:
     return value
 
 
-def _password_hash(value: str) -> str:
-    plain = value.replace("$$", "$")
-    if not re.match(r"\$(2[aby]|apr1)\$|\{SHA\}", plain):
+_HASH = re.compile(
+    r"\$2[aby]\$(0[4-9]|1[0-7])\$[./A-Za-z0-9]{53}"  # above 17, one check takes a minute
+    r"|\$apr1\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}"
+    r"|\{SHA\}[+/A-Za-z0-9]{27}="
+)
+
+
+def _password_hash(value: Any) -> str:
+    """A hash as Traefik reads it: in a spec, each ``$`` of it may be written as ``$$``."""
+    plain = str(value).replace("$$", "$")
+    if not _HASH.fullmatch(plain):
         raise invalid(
             "not a password hash",
-            why="passwords stand here hashed only: bcrypt, apr1 or SHA1, each $ written as $$",
-            mend="make one with: htpasswd -nbB USER PASSWORD | sed 's/\\$/$$/g'",
+            why="passwords stand here as hashes only: bcrypt, apr1 or SHA1, each $ written as $$",
+            mend="make one with: dual hash",
+            secret=True,
+        )
+    return plain
+
+
+def _user_name(value: str) -> str:
+    if not value or ":" in value or not value.isprintable():
+        raise invalid(
+            f"{value!r} is not a user's name",
+            why="browsers send it as one line, up to a colon",
         )
     return value
 
 
+def _forward_url(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        has_host = bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        has_host = False
+    if not has_host or url.scheme not in ("http", "https") or not _URL.fullmatch(value):
+        raise invalid(
+            f"{value!r} is not the URL of a service",
+            mend="write it like https://sso.example.com/verify",
+        )
+    if url.username is not None:
+        raise invalid(
+            "a password can't stand in a URL here",
+            why="the URL stands in the rendered files",
+            secret=True,
+        )
+    return value
+
+
+_URL = re.compile(r"[!#-&(-;=?-Z_a-z~\[\]]+")
+"""Of what may stand in a URL, all but quotes, angle brackets, braces, bars and backslashes."""
+
+
+def _grant(value: str) -> str:
+    """One word of ``allow``. Capabilities go without ``CAP_``."""
+    capability = value.upper().removeprefix("CAP_")
+    if capability in seal.KNOWN_CAPABILITIES:
+        return capability
+    if value in seal.GRANTS or re.fullmatch(r"~|(~?/.*)", value):
+        return value
+    nearest = difflib.get_close_matches(value, [*seal.GRANTS, *seal.KNOWN_CAPABILITIES], 1, 0.6)
+    raise invalid(
+        f"{value!r} is nothing that can be allowed",
+        why=f"there are {', '.join(seal.GRANTS)}; capabilities, such as SYS_PTRACE; "
+        "and folders, such as /etc",
+        mend=f"did you mean {nearest[0]}?" if nearest else "",
+    )
+
+
 _Text = Annotated[str, BeforeValidator(_text)]
 PlainText = Annotated[_Text, AfterValidator(_literal)]
+OwnText = Annotated[PlainText, AfterValidator(interpolation.unescape)]
+"""Text that dual itself uses, and Compose, if at all, only escaped once more."""
+
 Text = Annotated[_Text, AfterValidator(_interpolated)]
 """Text as written, with Compose's ``${VAR}`` checked but not substituted."""
 
@@ -299,6 +407,7 @@ WorkspaceName = Annotated[_Text, AfterValidator(_workspace_name)]
 PartName = Annotated[_Text, AfterValidator(_part_name)]
 ProjectName = Annotated[PlainText, AfterValidator(_project_name)]
 HostName = Annotated[PlainText, AfterValidator(_host_name)]
+HostPattern = Annotated[PlainText, AfterValidator(_host_pattern)]
 Port = Annotated[
     int,
     Field(ge=1, le=65535),
@@ -323,9 +432,7 @@ Image = Annotated[
 ]
 Size = Annotated[
     Text,
-    AfterValidator(
-        _pattern(r"(?ai)\d+(\.\d+)?\s?([kmgt]i?)?b?", "a size", mend="write it like 512m or 1g")
-    ),
+    AfterValidator(_size),
     WithJsonSchema({"type": ["string", "integer"]}),
 ]
 User = Annotated[
@@ -337,11 +444,16 @@ User = Annotated[
 EnvName = Annotated[
     _Text,
     AfterValidator(
-        _pattern(r"[A-Za-z_][A-Za-z0-9_.-]*", "a variable's name", mend="write it like NODE_ENV")
+        _pattern(
+            r"[A-Za-z_][A-Za-z0-9_.-]{0,254}",
+            "a variable's name",
+            why="A-Z, a-z, 0-9, and _ . - inside, at most 255 characters",
+            mend="write it like NODE_ENV",
+        )
     ),
     AfterValidator(_literal),
 ]
-Branch = Annotated[PlainText, AfterValidator(_branch)]
+Branch = Annotated[OwnText, AfterValidator(_branch)]
 CommandName = Annotated[
     PlainText,
     AfterValidator(
@@ -358,9 +470,30 @@ Cpus = Annotated[
 IpAddress = Annotated[PlainText, AfterValidator(_ip_address)]
 Pool = Annotated[PlainText, AfterValidator(_pool)]
 PasswordHash = Annotated[_Text, AfterValidator(_password_hash)]
+UserName = Annotated[OwnText, AfterValidator(_user_name)]
+ForwardUrl = Annotated[OwnText, AfterValidator(_forward_url)]
+HeaderName = Annotated[
+    PlainText,
+    AfterValidator(
+        _pattern(r"[A-Za-z0-9-]+", "a header's name", mend="write it like X-Forwarded-User")
+    ),
+]
+Grant = Annotated[PlainText, AfterValidator(_grant)]
+Allow = Annotated[
+    tuple[Grant, ...],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {
+                "type": "string",
+                "examples": [*sorted(seal.GRANTS), "SYS_PTRACE", "/etc"],
+            },
+        }
+    ),
+]
 
 
-def _command(value: Any) -> str | tuple[str, ...]:
+def _text_or_words(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, list | tuple):
         if not value or any(not isinstance(word, str | int | float) for word in value):
             raise invalid("a command's list holds words, and at least one")
@@ -368,16 +501,22 @@ def _command(value: Any) -> str | tuple[str, ...]:
     if not isinstance(value, str | int | float):
         raise invalid("a command is a text or a list of words")
     text = _interpolated(str(_text(value)))
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise invalid(
-            f"the command can't be split into words: {str(error).lower()}",
-            mend="close the quote, or write the command as a list of words",
-        ) from None
-    if not words:
+    if not text.strip():
         raise invalid("an empty command", mend="leave it out to run the image's own")
     return text
+
+
+def _command(value: Any) -> str | tuple[str, ...]:
+    command = _text_or_words(value)
+    if isinstance(command, str):
+        try:
+            words.split(interpolation.check(command))
+        except ValueError as error:
+            raise invalid(
+                f"the command can't be split into words: {error}",
+                mend="quote it, or hand it to a shell: [sh, -c, 'npm ci && npm run dev']",
+            ) from None
+    return command
 
 
 Command = Annotated[
@@ -396,7 +535,7 @@ Command = Annotated[
 
 
 def _health_test(value: Any) -> str | tuple[str, ...]:
-    test = _command(value)
+    test = _text_or_words(value)
     if isinstance(test, tuple) and (test[0] not in ("CMD", "CMD-SHELL") or len(test) < 2):
         raise invalid(
             "a healthcheck's list starts with CMD or CMD-SHELL",
@@ -405,6 +544,8 @@ def _health_test(value: Any) -> str | tuple[str, ...]:
         )
     return test
 
+
+Secrets = Mapping[PartName, EnvFile]
 
 Environment = Annotated[
     Mapping[EnvName, Text | None],
@@ -430,6 +571,10 @@ def _check_targets(volumes: Mapping[str, str], taken: dict[str, str]) -> None:
                 mend="give one of them another place",
             )
         taken[target] = f"volumes.{name}"
+
+
+def _secret_places(secrets: Mapping[str, str]) -> dict[str, str]:
+    return {f"{SECRETS_INSIDE}/{name}": f"secrets.{name}" for name in secrets}
 
 
 class Model(BaseModel):
@@ -476,13 +621,13 @@ class Source(Model):
 class Build(Model):
     """An image that dual builds: once for all workspaces with the same content."""
 
-    context: Annotated[PlainText, AfterValidator(_env_file_path)] = "."
+    context: Annotated[OwnText, AfterValidator(_env_file_path)] = "."
     """The folder that is built from. Relative to dual.yaml."""
-    dockerfile: Annotated[PlainText, AfterValidator(_env_file_path)] = "Dockerfile"
+    dockerfile: Annotated[OwnText, AfterValidator(_env_file_path)] = "Dockerfile"
     """Relative to the context."""
-    target: PlainText | None = None
+    target: OwnText | None = None
     """The stage to build, of several."""
-    args: Mapping[EnvName, PlainText] = Field(default_factory=dict)
+    args: Mapping[EnvName, OwnText] = Field(default_factory=dict)
     """Build arguments. No secrets: they stand in the image's history."""
 
 
@@ -493,14 +638,14 @@ class Resources(Model):
     """CPU time, in CPUs: 1.5 is one and a half."""
     memory: Size | None = None
     """Memory, such as 512m or 1g."""
-    pids: Annotated[int, Field(ge=1)] | None = None
-    """The most processes at once."""
+    pids: Annotated[int, Field(ge=1, le=2**22)] = 4096
+    """The most processes and threads at once."""
 
 
 class Ready(Model):
     """When a workspace counts as up: it answers through the proxy."""
 
-    path: Annotated[PlainText, AfterValidator(_pattern(r"/[!-~]*", "a path of a URL"))] = "/"
+    path: Annotated[OwnText, AfterValidator(_pattern(r"/[!-~]*", "a path of a URL"))] = "/"
     """What is asked for."""
     timeout: Duration = timedelta(seconds=60)
     """How long apply waits for the answer."""
@@ -526,7 +671,7 @@ class Healthcheck(Model):
     """How long between two tests; the first comes after as long."""
     timeout: Duration = timedelta(seconds=5)
     """How long a test may take."""
-    retries: Annotated[int, Field(ge=1)] = 12
+    retries: Annotated[int, Field(ge=1, le=2**31 - 1)] = 12
     """How many tests in a row must fail for it to count as unhealthy."""
     start_period: Duration | None = None
     """For how long after the start failures don't count."""
@@ -551,18 +696,45 @@ class Companion(Model):
     """When it is ready to be used."""
     port: Port | None = None
     """The port that it listens on, where that is none of those that its image exposes."""
+    secrets: Secrets = Field(default_factory=dict)
+    """Files of this machine to read at /run/secrets/NAME. Relative to dual.yaml."""
+    allow: Allow = ()
+    """What it may do besides, as for a workspace."""
 
     @model_validator(mode="after")
     def _targets_differ(self) -> Self:
-        _check_targets(self.volumes, {})
+        _check_targets(self.volumes, _secret_places(self.secrets))
         return self
 
 
 class Auth(Model):
-    """Who may pass the proxy."""
+    """Who may pass the proxy: users with passwords, or whom a service of yours lets in."""
 
-    users: Annotated[Mapping[Text, PasswordHash], Field(min_length=1)]
-    """User names, and hashes of their passwords (each $ written as $$)."""
+    users: Mapping[UserName, PasswordHash] = Field(default_factory=dict)
+    """User names, and hashes of their passwords, which `dual hash` makes (each $ as $$)."""
+    forward: ForwardUrl | None = None
+    """The URL of a service that is asked about each request, and lets it in with a status of
+    200 to 299: single sign-on. The proxy must be able to reach it."""
+    headers: tuple[HeaderName, ...] = ()
+    """Headers of that service's answer for the application to see, such as X-Forwarded-User."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if bool(self.users) == bool(self.forward):
+            raise invalid(
+                "auth is either users or forward",
+                mend="keep one of the two; `forward: ~` takes back what stands under defaults",
+            )
+        if self.headers and not self.forward:
+            raise invalid("headers belong to forward", mend="leave them out")
+        return self
+
+
+class WorkspaceNetwork(Model):
+    """What a workspace reaches, besides itself."""
+
+    egress: bool = True
+    """false: nothing at all. The proxy reaches it all the same."""
 
 
 def _without_what_is_taken_back(value: Any) -> Any:
@@ -607,13 +779,23 @@ class WorkspaceSettings(Model):
     ] = Field(default_factory=dict)
     """Companions that share this workspace's localhost."""
     auth: Auth | None = None
-    """Basic auth at the proxy."""
+    """Who may pass the proxy. Default: everyone who reaches it."""
+    secrets: Annotated[Secrets, BeforeValidator(_without_what_is_taken_back)] = Field(
+        default_factory=dict
+    )
+    """Files of this machine to read at /run/secrets/NAME. Relative to dual.yaml."""
+    network: WorkspaceNetwork = WorkspaceNetwork()
+    """What it reaches besides itself."""
+    allow: Allow = ()
+    """What it may do besides: capabilities such as SYS_PTRACE, folders of the system to mount,
+    new-privileges (sudo), docker-socket, privileged …: each a hole in the seal."""
     enabled: bool = True
     """false: declared, not running."""
 
     @model_validator(mode="after")
     def _targets_differ(self) -> Self:
-        _check_targets(self.volumes, {"/workspace": "source"} if self.source else {})
+        source = {"/workspace": "source"} if self.source else {}
+        _check_targets(self.volumes, source | _secret_places(self.secrets))
         return self
 
     @model_validator(mode="after")
@@ -645,19 +827,71 @@ class WorkspaceSettings(Model):
         return {f"{companion}---{name}": target for name, target in sorted(volumes.items())}
 
 
+class OwnCertificate(Model):
+    """A certificate of your own, and its key. Both are files, relative to dual.yaml."""
+
+    hosts: Annotated[tuple[HostPattern, ...], Field(min_length=1)]
+    """The hosts that it is for; `*.dev.example.com` stands for all right below that domain."""
+    cert: Annotated[OwnText, AfterValidator(_env_file_path)]
+    """The certificate, and what else its authority wants sent along: PEM."""
+    key: Annotated[OwnText, AfterValidator(_env_file_path)]
+    """Its key: PEM, without a passphrase."""
+
+
+class Acme(Model):
+    """How to ask a public authority for certificates."""
+
+    email: Annotated[
+        PlainText,
+        AfterValidator(_pattern(r"[^@\s\"'`{}<>]+@[A-Za-z0-9.-]+", "an e-mail address")),
+    ]
+    """Whom the authority writes to."""
+    server: ForwardUrl = "https://acme-v02.api.letsencrypt.org/directory"
+    """The authority's directory. The default is Let's Encrypt."""
+    roots: Annotated[OwnText, AfterValidator(_env_file_path)] | None = None
+    """A file of certificates to know the authority's server by, where that is one of your own."""
+    challenge: Literal["http", "tls", "dns"] = "tls"
+    """What the authority checks: an answer on port 80, one on port 443, or a record in DNS."""
+    provider: Annotated[PlainText, AfterValidator(_pattern(r"[a-z0-9]+", "a provider"))] | None = (
+        None
+    )
+    """For dns: who runs it, as Traefik names them, such as cloudflare."""
+    env: Environment = Field(default_factory=dict)
+    """For dns: the variables that the provider needs; with ${VAR}, as they are secrets."""
+
+    @model_validator(mode="after")
+    def _dns_has_a_provider(self) -> Self:
+        if (self.challenge == "dns") != (self.provider is not None):
+            raise invalid(
+                "a provider belongs to the challenge dns, and the other way round",
+                mend="name one, such as cloudflare, or take another challenge",
+            )
+        return self
+
+
 class Proxy(Model):
     """The one Traefik container in front of all workspaces."""
 
     image: Image = "traefik:v3.7.15"
-    """Traefik's image, version 3."""
+    """Traefik's image, 3.7.12 or newer."""
     bind: IpAddress = "127.0.0.1"
     """The host address to publish on. 127.0.0.1 keeps it to this machine."""
     http: Port = 3000
     """The host port: http://<workspace>.<domain>:<http>."""
     https: Port | None = None
-    """The host port for TLS."""
+    """The host port for TLS as well: https://<workspace>.<domain>:<https>. See `dual trust`."""
     domain: HostName = "localhost"
     """The domain under which workspaces get their hosts."""
+    certificates: tuple[OwnCertificate, ...] = ()
+    """Certificates of your own. dual makes those of all other hosts."""
+    acme: Acme | None = None
+    """Have a public authority, such as Let's Encrypt, make the certificates of a real domain."""
+    dashboard: bool = False
+    """Traefik's dashboard, for this machine alone: http://localhost:<dashboard_port>/dashboard/."""
+    dashboard_port: Port = 8080
+    """The host port of the dashboard, on 127.0.0.1 whatever ``bind`` says."""
+    access_log: bool = False
+    """Log each request (dual logs traefik): no path, no query and no header of it."""
 
 
 class Network(Model):
@@ -679,7 +913,7 @@ class Spec(Model):
     """The name of the project, and of its compose project."""
     proxy: Proxy = Proxy()
     network: Network = Network()
-    clones: PlainText = ".dual/clones"
+    clones: OwnText = ".dual/clones"
     """The folder of the clones that git sources get. Relative to dual.yaml."""
     defaults: WorkspaceSettings = WorkspaceSettings()
     """Merged under every workspace: maps merge, texts and lists replace."""
@@ -710,20 +944,33 @@ class Project(Model):
         source = workspace.source
         if source is None:
             return None
-        return source.path or f"{self.clones}/{workspace.name}"
+        return source.path or interpolation.escape(f"{self.clones}/{workspace.name}")
+
+    def certified_hosts(self, workspace: Workspace) -> tuple[str, ...]:
+        """The hosts of a workspace that dual is to make certificates for."""
+        if self.proxy.https is None:
+            return ()
+        return tuple(
+            host
+            for host in workspace.host_names
+            if not any(_covers(each, host) for own in self.proxy.certificates for each in own.hosts)
+            and not (self.proxy.acme and is_public(host))
+        )
 
     @cached_property
     def enabled(self) -> tuple[Workspace, ...]:
         """The workspaces that are meant to run."""
         return tuple(w for w in self.workspaces.values() if w.enabled)
 
-    def url(self, workspace: Workspace) -> str:
-        """Where people reach the workspace."""
-        return self.host_url(workspace.host_names[0])
+    def url(self, workspace: Workspace, *, tls: bool = False) -> str:
+        """Where people reach the workspace; with ``tls`` by HTTPS, which must be declared."""
+        return self.host_url(workspace.host_names[0], tls=tls)
 
-    def host_url(self, host: str) -> str:
-        port = "" if self.proxy.http == 80 else f":{self.proxy.http}"
-        return f"http://{host}{port}"
+    def host_url(self, host: str, *, tls: bool = False) -> str:
+        scheme, port, usual = (
+            ("https", self.proxy.https, 443) if tls else ("http", self.proxy.http, 80)
+        )
+        return f"{scheme}://{host}" + ("" if port == usual else f":{port}")
 
 
 def image_name(project: str, build: Build) -> str:
@@ -783,6 +1030,7 @@ def conflicts(spec: Spec) -> Iterator[Found]:
             "one for each workspace and one for the proxy",
             "widen network.pool, to a /16 say",
         )
+    yield from _proxy_conflicts(spec.proxy)
     owners: dict[str, tuple[str, tuple[str | int, ...]]] = {
         f"{name}.{spec.proxy.domain}": (name, ("workspaces", name)) for name in spec.workspaces
     }
@@ -818,6 +1066,44 @@ def conflicts(spec: Spec) -> Iterator[Found]:
         yield from _companion_conflicts(spec, name, settings)
 
 
+_LOCAL = frozenset({"localhost", "test", "invalid", "example", "local", "internal", "arpa"})
+"""Top-level domains that no public authority gives certificates for."""
+
+
+def is_public(host: str) -> bool:
+    """Whether a public authority may give a certificate for a host."""
+    last = host.rpartition(".")[2]
+    return "." in host and last not in _LOCAL
+
+
+def _covers(pattern: str, host: str) -> bool:
+    """As certificates have it: a wildcard stands for exactly one label."""
+    return host == pattern or (pattern[:2] == "*." and host.partition(".")[2] == pattern[2:])
+
+
+def _proxy_conflicts(proxy: Proxy) -> Iterator[Found]:
+    ports = {"http": proxy.http, "https": proxy.https}
+    ports |= {"dashboard_port": proxy.dashboard_port} if proxy.dashboard else {}
+    owners: dict[int, str] = {}
+    for key, port in ports.items():
+        if port in owners:
+            what = f"proxy.{owners[port]} and proxy.{key} are both {port}"
+            yield ("proxy", key), what, "", "give one of them another port"
+        elif port is not None:
+            owners[port] = key
+    for key in ("certificates", "acme"):
+        if getattr(proxy, key) and proxy.https is None:
+            what = f"proxy.{key} is for TLS, and there is no proxy.https"
+            yield ("proxy", key), what, "", "add https: 443, say"
+    if proxy.acme and not is_public(proxy.domain):
+        yield (
+            ("proxy", "acme"),
+            f"no public authority gives certificates for hosts of {proxy.domain}",
+            "",
+            "set proxy.domain to a domain of yours, or leave acme out: dual makes certificates",
+        )
+
+
 def _companion_conflicts(spec: Spec, name: str, settings: WorkspaceSettings) -> Iterator[Found]:
     path = ("workspaces", name, "services")
     holder = [HOLDER] if settings.services else []
@@ -851,17 +1137,3 @@ def _companion_conflicts(spec: Spec, name: str, settings: WorkspaceSettings) -> 
             )
         elif port is not None:
             owners[port] = f"the service {companion}"
-
-
-def not_supported_yet(spec: Spec) -> Iterator[Found]:
-    """Fields that are understood, but don't do anything yet: refused, never ignored."""
-    why = "this version of dual understands the field, but can't carry it out"
-    mend = "leave it out for now"
-    if spec.proxy.https is not None:
-        yield ("proxy", "https"), "TLS is not supported yet", why, mend
-    # Defaults stand in every workspace, too: a problem in them is told once, where they stand.
-    parts: list[tuple[tuple[str, ...], WorkspaceSettings]] = [(("defaults",), spec.defaults)]
-    parts += [(("workspaces", name), settings) for name, settings in spec.workspaces.items()]
-    for path, settings in parts:
-        if settings.auth:
-            yield (*path, "auth"), "auth is not supported yet", why, mend

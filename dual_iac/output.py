@@ -36,10 +36,13 @@ ROUTES_FOLDER = "traefik/routes"
 SEEN_FILE = f"{ROUTES_FOLDER}/{PROXY_SERVICE}.yaml"
 """A route of the proxy's own, that tells which state of all others Traefik has read: a watch
 that died, or a mount of a folder that was removed since, shows in no other way."""
+CERTIFICATES_FOLDER = ".dual/tls/live"
+"""Beside dual.yaml: the certificates that the proxy serves, and their keys."""
+CERTIFICATES_INSIDE = "/certificates"
 ROUTES_HOST = "dual.invalid"
 ROUTES_HEADER = "X-Dual-Routes"
 
-PROXY_PORT = 8000
+PROXY_PORT, TLS_PORT, DASHBOARD_PORT = 8000, 8443, 8080
 """Where Traefik listens inside its container: above 1023, as it holds no capability."""
 
 _READ_BY_TRAEFIK = frozenset({".yaml", ".yml", ".toml"})  # in subfolders, too
@@ -47,9 +50,30 @@ _READ_BY_TRAEFIK = frozenset({".yaml", ".yml", ".toml"})  # in subfolders, too
 _FEW = 16  # files that are quicker synced one by one than all at once
 
 
+MAX_DEPTH = 64
+"""How deep YAML may nest: twice what a dual.yaml may, and far more than any rendered file does."""
+
+
+class _Loader(_YamlLoader):
+    """Refuses what nests too deep: PyYAML 6.0.2 and older runs out of stack, and ends the process.
+
+    PyYAML calls these two on its way into and out of each value, whatever they do there.
+    """
+
+    _depth = 0
+
+    def descend_resolver(self, current_node: Any, current_index: Any) -> None:  # noqa: ARG002
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {MAX_DEPTH} levels deep")
+
+    def ascend_resolver(self) -> None:
+        self._depth -= 1
+
+
 def load_yaml(text: str) -> Any:
     """Plain values out of YAML. Raises ``yaml.YAMLError`` or ValueError (a date that is none)."""
-    return yaml.load(text, Loader=_YamlLoader)
+    return yaml.load(text, Loader=_Loader)
 
 
 def read_files(output: Path) -> dict[str, str]:
@@ -184,6 +208,27 @@ def remove_routes(names: Iterable[str], output: Path) -> None:
     with _errors(f"The routes in {output} can't be removed"):
         for name in names:
             (output / ROUTES_FOLDER / f"{name}.yaml").unlink(missing_ok=True)
+
+
+def have_routes_read(output: Path) -> None:
+    """Have the proxy read its routes again, and with them the certificates that they name.
+
+    It does when a file in its folder is replaced, whatever is in that.
+    """
+    path = output / SEEN_FILE
+    with _errors(f"The routes in {output} can't be written"):
+        write_file(path, path.read_text("utf-8"))
+        _make_readable(path)
+
+
+_IGNORE = "# dual's own. Nothing in here is worth keeping in git.\n*\n"
+
+
+def write_ignore(folder: Path) -> None:
+    """Keep a folder of dual's own out of git. Raises OSError."""
+    ignored = folder / ".gitignore"
+    if not ignored.exists():
+        ignored.write_text(_IGNORE)
 
 
 def write_file(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ out, and neither decides anything.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -142,6 +143,7 @@ def make_plan(desired: Desired, observed: Observed, targets: Iterable[str] = ())
             holder = companion_address(workspace_of(address), HOLDER)
             found[address] = _joined(found[address], address, holder, found[holder], observed)
     found |= networks
+    found |= _certificates(desired, observed)
     for address, clone in sorted(desired.clones.items()):
         found[address] = None if address in observed.clones else _clone(address, clone)
     same_routes = desired.files.get(SEEN_FILE) == observed.files.get(SEEN_FILE)
@@ -229,8 +231,8 @@ def _container(
     setup = _setup(address, found, desired, observed)
     if setup and all(_in_place(address, reason) for reason in reasons):
         reasons.append(setup)
-    if address == PROXY and found.running and not _follows_its_files(desired, observed):
-        reasons.append(Reason("routes", observed.routes_seen or "none read", "those in its files"))
+    if address == PROXY and found.running:
+        reasons += _unread(desired, observed)
     # A workspace whose command ends again and again is as declared; without the proxy, nothing is.
     if found.state in ("dead", "removing") or (address == PROXY and found.state == "restarting"):
         reasons.append(Reason("state", found.state, "running"))
@@ -326,6 +328,18 @@ def _moved_networks(
                     yield Reason(field, before.subnet, after.subnet)
                 else:
                     yield Reason(field, before.hash or None, after.hash)
+
+
+def _unread(desired: Desired, observed: Observed) -> Iterable[Reason]:
+    """What a running proxy hasn't read of the files in its folders, for all that it answers.
+
+    It doesn't answer where somebody put it on a network whose name sorts before its own: Docker
+    has moved its published port there then.
+    """
+    if not _follows_its_files(desired, observed):
+        yield Reason("routes", observed.routes_seen or "none read", "those in its files")
+    if not observed.serves_certificates:
+        yield Reason("certificates", "others served", "those in its folder")
 
 
 def _follows_its_files(desired: Desired, observed: Observed) -> bool:
@@ -471,6 +485,8 @@ def _network(address: str, desired: Desired, observed: Observed) -> Change | Non
         return Change(address, Action.DELETE, (reason,), is_drift=True)
     if wanted.subnet != found.subnet:
         reason = Reason("subnet", found.subnet, wanted.subnet)
+    elif wanted.internal != found.internal:
+        reason = Reason("egress", not found.internal, not wanted.internal)
     elif wanted.hash != found.hash:
         reason = Reason("definition", found.hash or None, wanted.hash)
     else:
@@ -486,6 +502,24 @@ def _clone(address: str, clone: DesiredClone) -> Change:
     return Change(address, Action.CREATE, (*branch, Reason("git", None, clone.git)))
 
 
+def _certificates(desired: Desired, observed: Observed) -> dict[str, Change | None]:
+    """Those of a workspace's hosts go together: what is wrong with one tells its name."""
+    reasons: dict[str, list[Reason]] = {}
+    for name, wanted in sorted(desired.certificates.items()):
+        ours = reasons.setdefault(wanted.address, [])
+        if flaw := observed.flaws.get(name):
+            ours.append(Reason(name, flaw, "copied" if wanted.is_own else "made anew"))
+    return {
+        address: Change(address, Action.UPDATE, tuple(ours)) if ours else None
+        for address, ours in sorted(reasons.items())
+    }
+
+
+_HASHED = re.compile(r"\.basicAuth\.users\.")
+# Whoever edited a service may have written values into it, as `docker compose config` does.
+_SPELT_OUT = re.compile(rf"^services\.|{_HASHED.pattern}")
+
+
 def _file(
     address: str, path: str, desired: Desired, observed: Observed, *, is_drift: bool
 ) -> Change | None:
@@ -495,10 +529,10 @@ def _file(
     if before == after:
         return None
     old, new = (_flat(dict(read_rendered(text))) for text in (before, after))
-    # Whoever edited a service may have written values into it, as `docker compose config` does.
-    shown = {key: HIDDEN if key.startswith("services.") else value for key, value in old.items()}
+    old_shown = {key: HIDDEN if _SPELT_OUT.search(key) else old[key] for key in old}
+    new_shown = {key: HIDDEN if _HASHED.search(key) else new[key] for key in new}
     reasons = [
-        Reason(key, shown.get(key), new.get(key))
+        Reason(key, old_shown.get(key), new_shown.get(key))
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]

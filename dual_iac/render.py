@@ -11,7 +11,7 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +20,15 @@ from typing import Any
 import yaml
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-from dual_iac.errors import DualError
+from dual_iac import seal
+from dual_iac.errors import DualError, InvalidError
 from dual_iac.fields import desired_fields, recorded_hidden
-from dual_iac.interpolation import InterpolationError, starts_with_reference
+from dual_iac.interpolation import InterpolationError, escape, starts_with_reference
 from dual_iac.model import (
     EDGE_NETWORK,
     HOLDER,
     PROXY_SERVICE,
+    SECRETS_INSIDE,
     SETUP_INSIDE,
     SUBNET_PREFIX,
     WORKSPACE_PORT,
@@ -40,7 +42,10 @@ from dual_iac.model import (
     format_duration,
 )
 from dual_iac.output import (
+    CERTIFICATES_FOLDER,
+    CERTIFICATES_INSIDE,
     COMPOSE_FILE,
+    DASHBOARD_PORT,
     OUTPUT_FOLDER,
     PROXY_PORT,
     ROUTES_FOLDER,
@@ -49,6 +54,7 @@ from dual_iac.output import (
     SEEN_FILE,
     SETUP_FILE,
     STATIC_FILE,
+    TLS_PORT,
     load_yaml,
 )
 from dual_iac.setups import BEGINS, FAILED, SUCCEEDED, SetupFolder
@@ -56,18 +62,29 @@ from dual_iac.state import (
     PROXY,
     Desired,
     DesiredBuild,
+    DesiredCertificate,
     DesiredClone,
     DesiredContainer,
     DesiredNetwork,
+    certificate_address,
     companion_address,
     digest,
     network_address,
     route_address,
     source_address,
     workspace_address,
+    workspace_of,
 )
 
 OVERRIDES_FOLDER = ".dual/templates"
+
+WEB, WEBSECURE = "web", "websecure"
+_HEADER_BYTES = 65536  # four times what Node takes: applications refuse before the proxy does
+_ACCESS_FIELDS = (
+    *("StartUTC", "ClientHost", "RequestHost", "RequestMethod", "RequestProtocol", "RequestScheme"),
+    *("RouterName", "DownstreamStatus", "DownstreamContentSize", "Duration"),
+)
+_ACME_ROOTS = "acme-roots"
 _HASH_LENGTH = 16
 # A NUL, escaped: no value of a spec can have one, so to_yaml never writes this for another.
 _HASH_PLACEHOLDER = '"\\u0000"'
@@ -84,6 +101,8 @@ class NetworkPlace:
 
     key: str
     subnet: str
+    internal: bool = False
+    """Whether nothing in it gets out."""
 
     @cached_property
     def _first(self) -> ipaddress.IPv4Address:
@@ -125,6 +144,38 @@ class SetupPlace:
         return (*words, *command) if isinstance(command, tuple) else f"{' '.join(words)} {command}"
 
 
+@dataclass(frozen=True)
+class FilePlace:
+    """A file of this machine, and where a container finds it."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the proxy listens: on ``port`` of its own, published on this machine."""
+
+    name: str
+    port: int
+    published: int
+    bind: str
+    tls: bool = False
+
+
+@dataclass(frozen=True)
+class CertificatePlace:
+    """A certificate and its key, where the proxy finds them."""
+
+    cert: str
+    key: str
+
+
+_ACME_VOLUME = VolumePlace(f"{PROXY_SERVICE}--acme", PROXY_SERVICE, "/acme")
+"""Where the proxy keeps its account with a public authority, and what it got from there."""
+
+
 class Raw(str):
     """Text that is YAML already, and goes into a template's output as it is."""
 
@@ -134,6 +185,8 @@ class Raw(str):
 # Plain only where YAML 1.1 and 1.2 agree that it is text. All else stands in double quotes.
 _PLAIN = re.compile(r"(?:\.{0,2}/|[A-Za-z_])[A-Za-z0-9_/.-]*(?::[A-Za-z0-9_/.-]+)?")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+# Traefik takes its files for Go templates: no two braces in a row may be left in one.
+_GO_TEMPLATE = re.compile(r"\{(?=\{)")
 # What YAML doesn't count as printable, and JSON would leave as it is.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
@@ -146,6 +199,7 @@ def to_yaml(value: Any) -> str:
         if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
             return str(value)
         quoted = json.dumps(value, ensure_ascii=False)
+        quoted = _GO_TEMPLATE.sub(r"\\u007b", quoted)
         return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
     if value is None:
         return "null"
@@ -207,9 +261,11 @@ def render(
     variables = os.environ if environment is None else environment
     keys = [EDGE_NETWORK, *(f"ws-{name}" for name in project.workspaces)]
     subnets = allocate_subnets(project.name, project.network.pool, keys, given_subnets or {})
-    running = {f"ws-{workspace.name}" for workspace in project.enabled}
+    running = {f"ws-{each.name}": not each.network.egress for each in project.enabled}
     networks = [
-        NetworkPlace(key, subnets[key]) for key in keys if key == EDGE_NETWORK or key in running
+        NetworkPlace(key, subnets[key], running.get(key, False))
+        for key in keys
+        if key == EDGE_NETWORK or key in running
     ]
     try:
         return _Renderer(project, folder, output, variables, networks, contents or {}).desired()
@@ -249,9 +305,10 @@ class _Renderer:
         self.files: dict[str, str] = {}
         self.routes: dict[str, str] = {}
         self.volumes: list[VolumePlace] = []
+        self.certificates: dict[str, DesiredCertificate] = {}
 
     def desired(self) -> Desired:
-        static = self.templates.get_template("traefik/traefik.yaml.j2").render(port=PROXY_PORT)
+        static = self._static()
         services = [self._proxy(static)]
         for workspace in self.project.workspaces.values():
             if workspace.enabled:
@@ -276,12 +333,39 @@ class _Renderer:
             routes=self.routes,
             clones=self.clones,
             builds=self.builds,
+            certificates=self.certificates,
         )
 
+    def _static(self) -> str:
+        return self.templates.get_template("traefik/traefik.yaml.j2").render(
+            address=self.places[EDGE_NETWORK].proxy_address,
+            entries=self._entries,
+            header_bytes=_HEADER_BYTES,
+            access_fields=_ACCESS_FIELDS,
+            acme=_ACME_VOLUME,
+            certificates_inside=CERTIFICATES_INSIDE,
+            acme_roots=f"{CERTIFICATES_INSIDE}/{_ACME_ROOTS}.pem",
+        )
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        proxy = self.project.proxy
+        entries = [Entry(WEB, PROXY_PORT, proxy.http, proxy.bind)]
+        if proxy.https is not None:
+            entries.append(Entry(WEBSECURE, TLS_PORT, proxy.https, proxy.bind, tls=True))
+        if proxy.dashboard:
+            entries.append(Entry("dashboard", DASHBOARD_PORT, proxy.dashboard_port, "127.0.0.1"))
+        return entries
+
     def _proxy(self, static: str) -> Raw:
+        acme = [_ACME_VOLUME] if self.project.proxy.acme else []
+        self.volumes += acme
         text = self.templates.get_template("proxy.yaml.j2").render(
             service=PROXY_SERVICE,
-            port=PROXY_PORT,
+            entries=self._entries,
+            certificates=self._host_path(CERTIFICATES_FOLDER),
+            certificates_inside=CERTIFICATES_INSIDE,
+            acme=_ACME_VOLUME,
             networks=self.places.values(),
             hash=Raw(_HASH_PLACEHOLDER),
             hidden=Raw(_HIDDEN_PLACEHOLDER),
@@ -303,12 +387,15 @@ class _Renderer:
             command=setup.before(workspace.command) if setup else workspace.command,
             setup=setup,
             network=network,
-            build=workspace.build,
-            context=self._host_path(workspace.build.context) if workspace.build else None,
+            build=_escaped(workspace.build) if workspace.build else None,
+            context=self._host_path(escape(workspace.build.context)) if workspace.build else None,
             source=self._host_path(source) if source else None,
             # An unknown user has none of its own.
             home=None if workspace.user or not source or "HOME" in workspace.env else "/tmp",
             env_files=[self._host_path(path) for path in workspace.env_file],
+            files=[*self._secrets(workspace.secrets), *_sockets(workspace.allow)],
+            allow=workspace.allow,
+            capabilities=_capabilities(workspace.allow),
             volumes=self._volumes(workspace.name, workspace.own_volumes),
             port=WORKSPACE_PORT,
             holder=companion_service(workspace.name, HOLDER) if workspace.services else None,
@@ -326,6 +413,10 @@ class _Renderer:
         self.files[path] = self.templates.get_template("traefik/route.yaml.j2").render(
             workspace=workspace,
             rule=" || ".join(f"Host(`{host}`)" for host in workspace.host_names),
+            entries=[WEB, WEBSECURE] if self.project.proxy.https else [WEB],
+            auth=f"{workspace.name}_auth",  # no workspace has such a name
+            users=_users(workspace),
+            certificates=self._certificates_of(workspace),
             url=f"http://{network.workspace_address}:{WORKSPACE_PORT}",
         )
         self.routes[route_address(workspace.name)] = path
@@ -354,6 +445,9 @@ class _Renderer:
                 healthcheck=_healthcheck(companion.healthcheck) if companion.healthcheck else None,
                 holder=holder,
                 volumes=self._volumes(workspace.name, workspace.volumes_of(name)),
+                files=[*self._secrets(companion.secrets), *_sockets(companion.allow)],
+                allow=companion.allow,
+                capabilities=_capabilities(companion.allow),
                 hash=Raw(_HASH_PLACEHOLDER),
                 hidden=Raw(_HIDDEN_PLACEHOLDER),
             )
@@ -383,7 +477,9 @@ class _Renderer:
         )
         # Its text is its definition, spaces aside: to read thousands back takes too long.
         hash_ = _hash(text, {place.key: text.split()}, f"network {place.key}")
-        self.networks[network_address(place.key)] = DesiredNetwork(place.key, place.subnet, hash_)
+        self.networks[network_address(place.key)] = DesiredNetwork(
+            place.key, place.subnet, hash_, place.internal
+        )
         return _with_hash(text, hash_)
 
     def _seen(self) -> str:
@@ -394,7 +490,38 @@ class _Renderer:
             rule=f"Host(`{ROUTES_HOST}`)",
             header=ROUTES_HEADER,
             digest=hashlib.sha256(routes.encode()).hexdigest()[:_HASH_LENGTH],
+            dashboard="dashboard_",  # no workspace has such a name
+            certificates=self._own_certificates(),
         )
+
+    def _certificates_of(self, workspace: Workspace) -> list[CertificatePlace]:
+        """Those that dual makes for the hosts of a workspace, and keeps."""
+        hosts = self.project.certified_hosts(workspace)
+        address = certificate_address(workspace.name)
+        self.certificates |= {host: DesiredCertificate(address, host) for host in hosts}
+        return [_certificate_place(host) for host in hosts]
+
+    def _own_certificates(self) -> list[CertificatePlace]:
+        """The user's own; and, though nothing is served with them, the roots of an authority."""
+        proxy = self.project.proxy
+        files = {f"own-{n}": (own.cert, own.key) for n, own in enumerate(proxy.certificates)}
+        served = [_certificate_place(name) for name in files]
+        if proxy.acme and proxy.acme.roots:
+            files[_ACME_ROOTS] = proxy.acme.roots, ""
+        address = certificate_address(PROXY_SERVICE)
+        for name, paths in files.items():
+            cert, key = (self._own_path(path) for path in paths)
+            self.certificates[name] = DesiredCertificate(address, name, cert, key)
+        return served
+
+    def _own_path(self, path: str) -> str:
+        return os.path.normpath(self.folder / Path(path).expanduser()) if path else ""
+
+    def _secrets(self, secrets: Mapping[str, str]) -> list[FilePlace]:
+        return [
+            FilePlace(self._host_path(path), f"{SECRETS_INSIDE}/{name}")
+            for name, path in sorted(secrets.items())
+        ]
 
     def _volumes(self, workspace: str, targets: Mapping[str, str]) -> list[VolumePlace]:
         volumes = [
@@ -415,11 +542,22 @@ class _Renderer:
         folder = self._host_path(str(SetupFolder.of(Path(), workspace.name).path))
         return SetupPlace(SETUP_INSIDE, f"./{SETUP_FILE}", folder)
 
+    def _allowed(self, address: str) -> Collection[str]:
+        """What ``allow`` names for the container with this address."""
+        workspace = self.project.workspaces.get(workspace_of(address))
+        if workspace is None:
+            return ()
+        _, is_companion, name = address.partition("/")
+        if not is_companion:
+            return workspace.allow
+        return workspace.services[name].allow if name in workspace.services else ()
+
     def _host_path(self, path: str) -> str:
         """A path of dual.yaml as Compose must read it: relative to the rendered file."""
         if path.startswith(("/", "~")) or starts_with_reference(path):
             return path
-        relative = os.path.relpath(os.path.normpath(self.folder / path), self.output)
+        here = escape(os.path.relpath(self.folder, self.output))
+        relative = os.path.normpath(f"{here}/{path}")
         return relative if relative.startswith(".") else f"./{relative}"
 
     def _service(self, address: str, service: str, text: str, also: str = "") -> Raw:
@@ -443,9 +581,15 @@ class _Renderer:
             # What Python says of it would quote the value, which may be a secret.
             raise DualError(
                 f"{address} can't be rendered",
-                why="with its variables filled in, a limit is no number, or a quote never ends",
+                why="with its variables filled in, a limit is no number, or its command no words",
                 mend="check the variables that its resources and its command refer to",
             ) from None
+        except OSError as error:
+            raise DualError(
+                f"{address} can't be rendered",
+                why=f"a file of its env_file can't be read: {error.strerror}",
+                mend="make it readable, or name another",
+            ) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise DualError(
                 f"The template of service {service} renders to a form that dual can't compare",
@@ -455,8 +599,49 @@ class _Renderer:
         if content := self.contents.get(str(fields["image"])):
             fields = {**fields, "build": content}
         self.containers[address] = DesiredContainer(service, hash_, definition, fields, hidden)
+        allowed = self._allowed(address)
+        for breach in seal.breaches(definition, fields, allowed):
+            if breach.grant or address != PROXY:  # which alone publishes
+                raise _unsealed(address, breach)
         recorded = to_yaml(", ".join(recorded_hidden(definition, hidden)))
         return _with_hash(text.replace(_HIDDEN_PLACEHOLDER, recorded), hash_)
+
+
+def _unsealed(address: str, breach: seal.Breach) -> DualError:
+    mend = f"if it must be so, name it in dual.yaml: allow: [{breach.grant}]"
+    if not breach.grant:
+        mend = "leave it out: only the proxy publishes"
+    return InvalidError(f"{address} is not sealed", why=breach.what, mend=mend)
+
+
+def _escaped(build: Build) -> Build:
+    """How to build, for Compose to read."""
+    return build.model_copy(
+        update={
+            "dockerfile": escape(build.dockerfile),
+            "target": escape(build.target) if build.target is not None else None,
+            "args": {name: escape(value) for name, value in build.args.items()},
+        }
+    )
+
+
+def _capabilities(allow: Collection[str]) -> list[str]:
+    return [*seal.CAPABILITIES, *sorted(seal.KNOWN_CAPABILITIES.intersection(allow))]
+
+
+def _sockets(allow: Collection[str]) -> list[FilePlace]:
+    return [FilePlace(seal.SOCKET, seal.SOCKET, read_only=False)] * (seal.DOCKER_SOCKET in allow)
+
+
+def _users(workspace: Workspace) -> list[str]:
+    users = workspace.auth.users if workspace.auth else {}
+    return [f"{name}:{hash_}" for name, hash_ in sorted(users.items())]
+
+
+def _certificate_place(name: str) -> CertificatePlace:
+    return CertificatePlace(
+        f"{CERTIFICATES_INSIDE}/{name}.pem", f"{CERTIFICATES_INSIDE}/{name}.key"
+    )
 
 
 def _condition(companion: Companion) -> str:

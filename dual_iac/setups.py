@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dual_iac.errors import DualError
+from dual_iac.output import write_ignore
 from dual_iac.state import Setup
 
 SETUPS_FOLDER = ".dual/setup"
@@ -45,7 +46,6 @@ LOCK_FILES = (
 )
 """At the top of a source: where one changes, what was set up is out of date."""
 
-_IGNORE = "# dual's own. Nothing in here is worth keeping in git.\n*\n"
 _LONGEST = 200  # bytes of a report: whatever a workspace writes there, no more is read
 _UNKNOWN = "-"
 
@@ -86,9 +86,7 @@ class SetupFolder:
             # A workspace may run as anybody, whatever the umask here.
             for each, mode in ((".", 0o755), ("asked", 0o755), ("report", 0o777)):
                 (self.path / each).chmod(mode)
-            ignored = self.path.parent / ".gitignore"
-            if not ignored.exists():
-                ignored.write_text(_IGNORE)
+            write_ignore(self.path.parent)
             what = hashlib.sha256(f"{hash_} {image}".encode()).hexdigest()
             self._write("asked/setup", f"{secrets.token_hex(4)} {what}\n")
             self._write("for", f"{hash_}\n")

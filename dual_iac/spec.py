@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -14,12 +15,17 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dual_iac import document
+from dual_iac import document, seal
 from dual_iac.document import Key, Node
-from dual_iac.envfile import read_env_file
+from dual_iac.envfile import expand_home, read_env_file
 from dual_iac.errors import Problem, SpecError, UsageError
-from dual_iac.interpolation import InterpolationError, starts_with_reference, substitute
-from dual_iac.model import Found, Project, Spec, conflicts, not_supported_yet, project_of
+from dual_iac.interpolation import (
+    InterpolationError,
+    has_references,
+    starts_with_reference,
+    substitute,
+)
+from dual_iac.model import Found, Project, Spec, WorkspaceSettings, conflicts, project_of
 
 FILE_NAME = "dual.yaml"
 _START = "start one with: dual init"
@@ -47,13 +53,22 @@ def load_project(path: Path, *, check_host: bool = False, targets: Collection[st
     with ``targets``, those of these workspaces. Raises :class:`SpecError` with all problems,
     :class:`UsageError` if there is no such file.
     """
-    return parse_project(_read(path), _shown(path), path.parent if check_host else None, targets)
+    folder = path.absolute().parent
+    return parse_project(_read(path), _shown(path), folder, check_host=check_host, targets=targets)
 
 
 def parse_project(
-    text: str, file: str, host_folder: Path | None = None, targets: Collection[str] = ()
+    text: str,
+    file: str,
+    folder: Path | None = None,
+    *,
+    check_host: bool = False,
+    targets: Collection[str] = (),
 ) -> Project:
-    """As :func:`load_project`, from text; ``file`` is its name in messages."""
+    """As :func:`load_project`, from text; ``file`` is its name in messages.
+
+    Without the ``folder`` that it stands in, nothing is asked about files of this machine.
+    """
     root, problems = document.parse(text)
     if root is None or root.value in (None, {}):
         empty = Problem(1, 1, "", "the file declares nothing", mend=_START)
@@ -63,15 +78,17 @@ def parse_project(
         raise SpecError(file, [*problems, root.problem([], what, mend=_START)], text)
 
     tree = _with_defaults(root)
-    if tree.size > document.MAX_UNFOLDED:
-        what = f"defaults unfold to more than {document.MAX_UNFOLDED:,} values"
+    if tree.size > (most := document.may_unfold(text)):
+        what = f"defaults unfold to more than {most:,} values"
         raise SpecError(file, [*problems, root.problem(["defaults"], what)], text)
     spec, broken = _validate(tree)
     problems += broken
     if spec is not None:
-        found = [*conflicts(spec), *not_supported_yet(spec)]
-        if host_folder is not None:
-            found += _missing_on_host(spec, host_folder, targets)
+        found = [*conflicts(spec)]
+        if folder is not None:
+            found += _laid_open(spec, folder)
+        if folder is not None and check_host:
+            found += _missing_on_host(spec, folder, targets)
         problems += [tree.problem(*each) for each in found]
     if problems or spec is None:
         raise SpecError(file, _distinct(problems), text)
@@ -109,8 +126,8 @@ def _read(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode(errors="replace")
-        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        before = data[: error.start].decode("utf-8-sig", errors="replace")
+        line, column = document.place_after(before)
         what = "not UTF-8 text"
         why = f"byte 0x{data[error.start]:02x}: {error.reason}"
         raise SpecError(_shown(path), [Problem(line, column, "", what, why)]) from None
@@ -176,7 +193,8 @@ def _problem(detail: ErrorDetails, tree: Node) -> Problem:
     path: list[Key] = [key for key in detail["loc"] if key != "[key]"]
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "dual":
-        return tree.problem(path, context["what"], context["why"], context["mend"])
+        problem = tree.problem(path, context["what"], context["why"], context["mend"])
+        return replace(problem, secret=context["secret"])
     if kind == "missing":
         what, mend = f"{path[-1]} is missing", f"add {path[-1]}: {_EXAMPLES.get(path[-1], '…')}"
         return tree.problem(path, what, mend=mend)
@@ -213,11 +231,16 @@ def _found(tree: Node, path: list[Key]) -> str:
 
 def _known_keys(path: list[Key]) -> tuple[str, str]:
     """Why a key is unknown, and what to write instead."""
-    known = _keys_of(path[:-1])
-    unknown = str(path[-1])
-    why = f"the keys here are {', '.join(known)}"
-    if unknown == "name" and path[0] == "workspaces" and len(path) == 3:
+    why, mend = _nearest(tuple(_keys_of(path[:-1])), str(path[-1]))
+    if path[-1] == "name" and path[0] == "workspaces" and len(path) == 3:
         return why, "a workspace's name is its key under workspaces:"
+    return why, mend
+
+
+@lru_cache(maxsize=1024)
+def _nearest(known: tuple[str, ...], unknown: str) -> tuple[str, str]:
+    """Kept, as what is unknown under defaults is so in every workspace."""
+    why = f"the keys here are {', '.join(known)}"
     nearest = difflib.get_close_matches(unknown.lower().replace("-", "_"), known, 1, 0.6)
     meant = _SYNONYMS.get(unknown) or (nearest[0] if nearest else None)
     return why, f"did you mean {meant}?" if meant in known else "remove it"
@@ -259,6 +282,38 @@ def _alternatives(annotation: Any) -> list[Any]:
     return [annotation]
 
 
+def _secrets(settings: WorkspaceSettings) -> Iterator[tuple[tuple[Key, ...], Mapping[str, str]]]:
+    """The secrets of a workspace and of its companions, and where they stand."""
+    yield ("secrets",), settings.secrets
+    for name, companion in settings.services.items():
+        yield ("services", name, "secrets"), companion.secrets
+
+
+def _laid_open(spec: Spec, folder: Path) -> Iterator[Found]:
+    """Folders and files that a container would mount, and that are the system's own.
+
+    Those with variables in them are looked at when they are rendered.
+    """
+    for name, settings in spec.workspaces.items():
+        mounted: list[tuple[tuple[Key, ...], str, Collection[str]]] = []
+        if settings.source and settings.source.path:
+            mounted.append((("source", "path"), settings.source.path, settings.allow))
+        for at, secrets in _secrets(settings):
+            owner = settings.services[str(at[1])] if len(at) > 1 else settings
+            mounted += [((*at, each), path, owner.allow) for each, path in secrets.items()]
+        for path, text, allow in mounted:
+            if has_references(text):
+                continue
+            try:
+                place = os.path.realpath(folder / Path(text.replace("$$", "$")).expanduser())
+            except RuntimeError:  # somebody's home who isn't known here
+                continue
+            if not seal.is_granted(place, allow) and (why := seal.system_folder(place)):
+                where = ("workspaces", name, *path)
+                what = f"{text} is not for a workspace to have"
+                yield where, what, why, f"if it must be, name it: allow: [{place}]"
+
+
 def _missing_on_host(spec: Spec, folder: Path, targets: Collection[str]) -> Iterator[Found]:
     """Files and folders that the spec names, and this machine doesn't have.
 
@@ -277,22 +332,29 @@ def _missing_on_host(spec: Spec, folder: Path, targets: Collection[str]) -> Iter
                 paths.append((("build", "dockerfile"), f"{folder_of}/{file}", "file"))
         for index, env_file in enumerate(settings.env_file):
             paths.append((("env_file", index), env_file, "file"))
+        for at, secrets in _secrets(settings) if asked else ():
+            paths += [((*at, each), path, "file") for each, path in secrets.items()]
         for path, text, kind in paths if settings.enabled else ():
             where = ("workspaces", name, *path)
             try:
-                place = Path(substitute(text, variables)).expanduser()
-            except (InterpolationError, RuntimeError) as error:
+                place = expand_home(substitute(text, variables))
+            except InterpolationError as error:
                 yield where, str(error), "", "set it, or give it a default: ${NAME:-default}"
                 continue
             if starts_with_reference(text) and not place.is_absolute():
                 what = "a path that starts with a variable must come out absolute"
                 yield where, what, "", "put ./ before it, if it starts from dual.yaml's folder"
-            elif not (
-                (folder / place).is_dir() if kind == "folder" else (folder / place).is_file()
-            ):
+            elif not _is_there(folder / place, kind):
                 # Where it looked is told only as far as the spec itself does: a variable may
                 # hold what nobody else should read.
                 yield where, f"no such {kind}: {text}", "", f"make the {kind}, or name another"
+
+
+def _is_there(path: Path, kind: str) -> bool:
+    try:
+        return path.is_dir() if kind == "folder" else path.is_file()
+    except OSError:  # a name that is too long, say
+        return False
 
 
 def _distinct(problems: Iterable[Problem]) -> list[Problem]:

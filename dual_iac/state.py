@@ -84,6 +84,11 @@ def route_address(name: str) -> str:
     return f"route.{name}"
 
 
+def certificate_address(name: str) -> str:
+    """Of the certificates of a workspace's hosts; ``certificate.traefik`` are the user's own."""
+    return f"certificate.{name}"
+
+
 def source_address(name: str) -> str:
     return f"source.{name}"
 
@@ -135,12 +140,14 @@ class DesiredContainer:
 class DesiredNetwork:
     """A network of the rendered project; ``key`` is its name in the compose file.
 
-    ``hash`` stands for its whole definition, the label that records it aside.
+    ``hash`` stands for its whole definition, the label that records it aside. Nothing in one that
+    is ``internal`` gets out.
     """
 
     key: str
     subnet: str
     hash: str
+    internal: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,24 @@ class DesiredClone:
 
 
 @dataclass(frozen=True)
+class DesiredCertificate:
+    """A certificate in the proxy's folder, and its key: ``name``.pem and ``name``.key there.
+
+    dual makes it for the host that it is named after; or it is a copy of ``cert`` and ``key``,
+    absolute paths of the user's own (no key where it is none to serve with).
+    """
+
+    address: str
+    name: str
+    cert: str = ""
+    key: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        return bool(self.cert)
+
+
+@dataclass(frozen=True)
 class Setup:
     """How the setup of a workspace goes: ``asked`` until the workspace says that it is running.
 
@@ -194,7 +219,8 @@ class Desired:
     ``files`` maps paths inside the output directory to whole texts. ``routes`` maps an
     address to the path of its file. ``clones`` has those of git sources,
     ``builds`` what images are built from, by their names. ``setups`` has the hashes of what the
-    setups of workspaces are for, by address, as far as their sources are there.
+    setups of workspaces are for, by address, as far as their sources are there. ``certificates``
+    has those that the proxy serves, by the names of their files.
     """
 
     project: str
@@ -205,12 +231,13 @@ class Desired:
     clones: Mapping[str, DesiredClone] = field(default_factory=dict)
     builds: Mapping[str, DesiredBuild] = field(default_factory=dict)
     setups: Mapping[str, str] = field(default_factory=dict)
+    certificates: Mapping[str, DesiredCertificate] = field(default_factory=dict)
 
     @property
-    def published(self) -> str:
-        """Where the proxy publishes: address and port of the host, as in ``127.0.0.1:3000``."""
+    def published(self) -> list[str]:
+        """Where the proxy publishes: addresses and ports of the host, as in ``127.0.0.1:3000``."""
         fields = self.containers[PROXY].fields
-        return str(next(value for name, value in fields.items() if name.startswith("ports.")))
+        return [str(value) for name, value in fields.items() if name.startswith("ports.")]
 
     @property
     def images(self) -> set[str]:
@@ -281,6 +308,7 @@ class ObservedNetwork:
     key: str
     subnet: str
     hash: str
+    internal: bool = False
 
 
 @dataclass(frozen=True)
@@ -301,7 +329,9 @@ class Observed:
     ``images`` is keyed by reference and by id. ``files`` maps paths inside the output
     directory to texts; ``rendered`` is what the compose.yaml among them declares.
     ``clones`` are the addresses of those that are there, ``setups`` how those of workspaces go, by
-    address. ``routes_written`` is the state of the route files there, ``routes_seen`` the one that
+    address. ``flaws`` says why certificates must be made anew, by the names of their files.
+    ``serves_certificates`` tells whether a running proxy serves those that are there.
+    ``routes_written`` is the state of the route files there, ``routes_seen`` the one that
     a running proxy has read.
     """
 
@@ -313,6 +343,8 @@ class Observed:
     rendered: Mapping[str, Any] = field(default_factory=dict)
     clones: frozenset[str] = frozenset()
     setups: Mapping[str, Setup] = field(default_factory=dict)
+    flaws: Mapping[str, str] = field(default_factory=dict)
+    serves_certificates: bool = True
     routes_written: str | None = None
     routes_seen: str | None = None
 

@@ -31,6 +31,8 @@ MADE = "<!-- Made by scripts/reference.py. Don't edit: run it again. -->"
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "dual.yaml itself": model.Spec,
     "proxy": model.Proxy,
+    "certificates": model.OwnCertificate,
+    "acme": model.Acme,
     "network": model.Network,
     "workspace": model.WorkspaceSettings,
     "source": model.Source,
@@ -40,24 +42,9 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "services": model.Companion,
     "healthcheck": model.Healthcheck,
     "auth": model.Auth,
+    "network of a workspace": model.WorkspaceNetwork,
 }
 """Headings, and the models whose keys stand under them."""
-
-# Declares everything there is, so that the model itself tells what it can't carry out yet.
-_EVERYTHING = {
-    "version": 1,
-    "project": "x",
-    "proxy": {"https": 3443},
-    "workspaces": {
-        "x": {
-            "image": "x",
-            "source": {"git": "x"},
-            "setup": "x",
-            "services": {"x": {"image": "x"}},
-            "auth": {"users": {"x": "$$2y$$05$$x"}},
-        }
-    },
-}
 
 
 def plan_schema() -> str:
@@ -112,10 +99,9 @@ same as a JSON Schema, for editors, is [dual.schema.json](dual.schema.json), whi
 
 
 def spec_page() -> str:
-    unsupported = _not_supported_yet()
     blocks = [MADE, _SPEC_INTRODUCTION.rstrip()]
     for heading, kind in SECTIONS.items():
-        blocks += [f"## {heading}", _introduction(kind), _table(kind, unsupported)]
+        blocks += [f"## {heading}", _introduction(kind), _table(kind)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -123,19 +109,12 @@ def _introduction(kind: type[BaseModel]) -> str:
     return _escaped(" ".join((kind.__doc__ or "").split()))
 
 
-def _not_supported_yet() -> frozenset[str]:
-    found = model.not_supported_yet(model.Spec.model_validate(_EVERYTHING))
-    return frozenset(str(path[-1]) for path, *_ in found)
-
-
-def _table(kind: type[BaseModel], unsupported: frozenset[str]) -> str:
+def _table(kind: type[BaseModel]) -> str:
     schema = kind.model_json_schema()
     properties: Mapping[str, Any] = schema["properties"]
     rows = [["Key", "Type", "Default", "`${VAR}`", "Description"]]
     for name, field in kind.model_fields.items():
         text = _description(name, properties[name], schema.get("$defs", {}))
-        if name in unsupported:
-            text = f"**Not supported yet.** {text}"
         rows.append(
             [
                 f"`{name}`",

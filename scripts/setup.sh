@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Prepares this machine for `make demo` or `make test`: Python packages, a Docker
-# engine with Compose, images and, for the tests, a browser. What is there already
-# is used as it is; only what is missing is fetched, and root is needed only for
-# system packages and for starting an engine.
+# Prepares this machine for `make demo`, `make test` or `make bench`: Python packages,
+# a Docker engine with Compose, images and, for the tests, a browser. What is there
+# already is used as it is; only what is missing is fetched, and root is needed only
+# for system packages and for starting an engine.
 #
-#   scripts/setup.sh python|demo|test
+#   scripts/setup.sh python|demo|test|bench
 #
 # Exit codes: 1 something could not be prepared, 64 wrong usage, 69 no engine.
 set -euo pipefail
@@ -34,11 +34,20 @@ main() {
             prepare_buildx
             prepare_images traefik:v3.7.15 busybox:1.35 dual-lab:bookworm node:22-slim postgres:15
             prepare_browser
+            prepare_certutil
+            prepare_pebble
             prepare_namespaces
             prepare_shells
             ;;
+        bench)
+            prepare_python dev
+            prepare_engine
+            prepare_compose
+            prepare_images traefik:v3.7.15 busybox:1.35 dual-lab:bookworm node:22-slim
+            prepare_load
+            ;;
         *)
-            die 64 "usage: scripts/setup.sh python|demo|test"
+            die 64 "usage: scripts/setup.sh python|demo|test|bench"
             ;;
     esac
 }
@@ -259,6 +268,15 @@ prepare_shells() {
     apt_install "${missing[@]}" || die 1 "${missing[*]} could not be installed"
 }
 
+# --- Load --------------------------------------------------------------------
+
+# What the bench asks with. The tests do without.
+prepare_load() {
+    has wrk && return
+    can_apt || die 1 "the bench asks with wrk, which is missing: install it"
+    apt_install wrk || die 1 "wrk could not be installed"
+}
+
 # --- Browser -----------------------------------------------------------------
 
 prepare_browser() {
@@ -287,6 +305,27 @@ paths = SeleniumManager().binary_paths(["--browser", "chrome"])
 for program in (paths["driver_path"], paths["browser_path"]):
     subprocess.run([program, "--version"], check=True, timeout=30)
 PYTHON
+}
+
+# --- Certificates ------------------------------------------------------------
+
+# It puts an authority into a browser's profile.
+prepare_certutil() {
+    if has certutil; then
+        return
+    fi
+    can_apt || die 1 "the tests have a browser trust certificates: install certutil" \
+        "(libnss3-tools, or nss-tools)"
+    apt_install libnss3-tools || die 1 "libnss3-tools could not be installed"
+}
+
+# The test server of Let's Encrypt's makers.
+prepare_pebble() {
+    if has pebble && has pebble-challtestsrv; then
+        return
+    fi
+    can_apt || die 1 "the tests ask a public authority for certificates: install pebble"
+    apt_install pebble || die 1 "pebble could not be installed"
 }
 
 # --- Namespaces --------------------------------------------------------------

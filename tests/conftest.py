@@ -6,13 +6,17 @@ import os
 import shutil
 import tempfile
 
-_STATE = tempfile.mkdtemp(prefix="dual-test-state-")
+_HOMES = {
+    name: tempfile.mkdtemp(prefix="dual-test-") for name in ("XDG_STATE_HOME", "XDG_DATA_HOME")
+}
 
 
 def pytest_configure() -> None:
-    """What dual remembers of the tests' projects is nothing to whom they run for."""
-    os.environ["XDG_STATE_HOME"] = _STATE
+    """What dual remembers of the tests' projects is nothing to whom they run for, nor are the
+    authorities that they make."""
+    os.environ.update(_HOMES)
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(_STATE, ignore_errors=True)
+    for folder in _HOMES.values():
+        shutil.rmtree(folder, ignore_errors=True)

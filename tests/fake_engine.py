@@ -448,6 +448,7 @@ class Machine:
     variables: dict[str, str] = field(default_factory=dict)
     engine: FakeEngine = field(init=False)
     progress: list[tuple[str, str]] = field(default_factory=list)
+    certified: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.engine = FakeEngine(self.project, self.folder / "compose", self.variables)
@@ -465,7 +466,8 @@ class Machine:
     def observed(self, desired: Desired) -> Observed:
         there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
         observed = self.engine.observe(desired.images, routes=True)
-        return replace(observed, clones=frozenset(there))
+        flaws = {name: "missing" for name in desired.certificates if name not in self.certified}
+        return replace(observed, clones=frozenset(there), flaws=flaws)
 
     def plan(self, spec: str, *targets: str) -> Plan:
         desired = self.desired(spec)
@@ -487,6 +489,7 @@ class Machine:
             lambda service, event: self.progress.append((service, event)),
             lambda clone, _: Path(clone.path).mkdir(parents=True),
             lambda *_: None,
+            lambda wanted: self.certified.update(each.name for each in wanted),
         )
 
     def lives(self) -> dict[str, tuple[str, str]]:

@@ -78,9 +78,19 @@ HOSTILE = {
             "add command",
         ],
     ),
-    "not supported yet": (
-        GOOD.replace("busybox}", "busybox, auth: {users: {ada: $$2y$$x}}}"),
-        ["dual.yaml:4:26: workspaces.main.auth: auth is not supported yet", "leave it out"],
+    "a password": (
+        GOOD.replace("busybox}", "busybox, auth: {users: {ada: hunter2}}}"),
+        [
+            "dual.yaml:4:41: workspaces.main.auth.users.ada: not a password hash",
+            "make one with: dual hash",
+        ],
+    ),
+    "a folder of the system": (
+        GOOD.replace("busybox}", "busybox, source: {path: /etc}}"),
+        [
+            "dual.yaml:4:35: workspaces.main.source.path: /etc is not for a workspace to have",
+            "allow: [/etc]",
+        ],
     ),
 }
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dual_iac.fields import desired_fields, size_in_bytes
+from dual_iac.fields import desired_fields
 from dual_iac.interpolation import InterpolationError
+from dual_iac.model import size_in_bytes
 from dual_iac.state import LABEL_HASH, LABEL_PROJECT, LABEL_WORKSPACE
 
 CPUSET = {"resources.cpuset": "0,1"}

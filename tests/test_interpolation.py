@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dual_iac.interpolation import InterpolationError, check, escape, has_references, substitute
+from dual_iac.interpolation import (
+    MAX_DEPTH,
+    InterpolationError,
+    check,
+    escape,
+    has_references,
+    substitute,
+)
 
 VARIABLES = {"SET": "value", "EMPTY": "", "OTHER": "other", "_u1": "under"}
 
@@ -132,3 +139,15 @@ def test_what_check_accepts_never_fails_but_for_a_required_variable(text: str) -
         return
     if "?" not in text:
         substitute(text, {"A": "x"})
+
+
+def test_nesting_has_an_end() -> None:
+    def nested(depth: int) -> str:
+        return "${A:-" * depth + "x" + "}" * depth
+
+    assert substitute(nested(MAX_DEPTH), {}) == "x"
+    for depth in (MAX_DEPTH + 1, 100_000):
+        with pytest.raises(InterpolationError, match="references nested more than 32 levels deep"):
+            check(nested(depth))
+        with pytest.raises(InterpolationError, match="references nested more than 32 levels deep"):
+            substitute(nested(depth), {})

@@ -15,6 +15,7 @@ from dual_iac.model import (
     NAME_LENGTH,
     Project,
     Spec,
+    conflicts,
     format_duration,
     parse_duration,
     project_of,
@@ -134,7 +135,7 @@ def test_project_names(project: str, good: bool) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("60s", 60), ("1m30s", 90), ("500ms", 0.5), ("1h", 3600), ("1.5m", 90), ("250us", 0.00025)],
+    [("60s", 60), ("1m30s", 90), ("500ms", 0.5), ("1h", 3600), ("1.5m", 90), ("1500us", 0.0015)],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
@@ -192,6 +193,8 @@ def test_format_duration(seconds: float, text: str) -> None:
         ("command", "npm run dev"),
         ("command", "sh -c 'a; b'"),
         ("command", "''"),
+        ("command", "${COMMAND}"),
+        ("command", "a ${X:?b > c}"),
         ("command", "echo $$HOME ${X}"),
         ("setup", "npm ci"),
         ("env_file", (".env", "$DIR/.env")),
@@ -202,6 +205,9 @@ def test_format_duration(seconds: float, text: str) -> None:
 )
 def test_good_values(field: str, value: Any) -> None:
     assert getattr(spec(**{field: value}).workspaces["a"], field) == value
+
+
+NO_WORDS = "the command can't be split into words"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +224,14 @@ def test_good_values(field: str, value: Any) -> None:
         ("user", "a:b:c", "user", "'a:b:c' is not a user"),
         ("command", "", "command", "an empty command"),
         ("command", "  ", "command", "an empty command"),
-        ("command", "'", "command", "the command can't be split into words: no closing quotation"),
+        ("command", "'", "command", f"{NO_WORDS}: no closing quotation"),
+        ("command", "a && b", "command", f"{NO_WORDS}: no shell runs that would know what & means"),
+        (
+            "command",
+            "a ${X} > b",
+            "command",
+            f"{NO_WORDS}: no shell runs that would know what > means",
+        ),
         ("command", [], "command", "a command's list holds words, and at least one"),
         ("command", ["a", ["b"]], "command", "a command's list holds words, and at least one"),
         ("command", {"a": "b"}, "command", "a command is a text or a list of words"),
@@ -226,6 +239,7 @@ def test_good_values(field: str, value: Any) -> None:
         ("command", "a\0", "command", "a NUL character can't stand in a value"),
         ("env", {"1A": "x"}, "env.1A", "'1A' is not a variable's name"),
         ("env", {"A=": "x"}, "env.A=", "'A=' is not a variable's name"),
+        ("env", {"A" * 256: "x"}, f"env.{'A' * 256}", f"'{'A' * 256}' is not a variable's name"),
         ("env", {"$A": "x"}, "env.$A", "a variable can't stand here"),
         ("env", {"A": "${"}, "env.A", "a ${ that is never closed"),
         ("env", {"A": "\0"}, "env.A", "a NUL character can't stand in a value"),
@@ -271,14 +285,148 @@ def test_source_and_volume_at_one_place() -> None:
     assert (place, what) == ("", "source and volumes.v both go to /workspace")
 
 
+_BCRYPT = "05$abcdefghijklmnopqrstuuWhSPVx4PTqm3bqOIa5S2mX3YYVnJ2H6"
+
+
 @pytest.mark.parametrize(
     "hashed",
-    ["$$2y$$05$$abc", "$$2b$$05$$abc", "$$apr1$$abc", "{SHA}abc="],
+    [
+        *(f"$2{kind}${_BCRYPT}" for kind in "aby"),
+        "$apr1$WdhB8dQL$sNvJ4wjFtDQYyWmR5j8Y7/",
+        "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=",
+    ],
 )
 def test_password_hashes(hashed: str) -> None:
-    auth = spec(auth={"users": {"ada": hashed}}).workspaces["a"].auth
+    """Each $ may be written as $$, and reaches Traefik as one."""
+    for written in (hashed, hashed.replace("$", "$$")):
+        auth = spec(auth={"users": {"ada": written}}).workspaces["a"].auth
+        assert auth is not None
+        assert auth.users == {"ada": hashed}
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        *("", "hunter2", "$2b$05$short", f"$2b${_BCRYPT}x", f"$2b${_BCRYPT}\n", "${PASSWORD}"),
+        *("{SHA}x", "$1$salt$hash", "$2b$31" + _BCRYPT[2:], "{{ env `X` }}"),
+    ],
+)
+def test_what_is_no_hash_is_refused_and_never_shown(password: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(auth={"users": {"ada": password}})
+    [error] = caught.value.errors()
+    context = error["ctx"]
+    assert context["secret"] is True
+    assert context["mend"] == "make one with: dual hash"
+    assert not password or password not in f"{context['what']}{context['why']}"
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a\nb", "a\0b", "${USER}"])
+def test_names_that_no_browser_could_send(name: str) -> None:
+    with pytest.raises(ValidationError):
+        spec(auth={"users": {name: f"$2b${_BCRYPT}"}})
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [{}, {"users": {"ada": f"$2b${_BCRYPT}"}, "forward": "http://sso"}, {"headers": ["X-User"]}],
+)
+def test_auth_is_users_or_forward(auth: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="auth is either users or forward"):
+        spec(auth=auth)
+
+
+@pytest.mark.parametrize("url", ["http://sso:4181/verify", "https://sso.example.com/a?b=c&d=~e"])
+def test_urls_of_sign_on_services(url: str) -> None:
+    auth = spec(auth={"forward": url, "headers": ["X-Forwarded-User"]}).workspaces["a"].auth
     assert auth is not None
-    assert auth.users == {"ada": hashed}
+    assert (auth.forward, auth.headers) == (url, ("X-Forwarded-User",))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "sso", "ftp://sso", "http://", "http://sso:99999", "http://sso/${X}", "http://[::1"),
+        *("http://sso/{{.}}", "http://sso/`id`", "http://sso/a b", "http://ada:pw@sso/"),
+    ],
+)
+def test_what_is_no_url_of_a_sign_on_service(url: str) -> None:
+    with pytest.raises(ValidationError):
+        spec(auth={"forward": url})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        *[(each, each) for each in ("privileged", "docker-socket", "SYS_PTRACE", "/etc", "~/.ssh")],
+        *[("net_admin", "NET_ADMIN"), ("CAP_NET_RAW", "NET_RAW")],
+    ],
+)
+def test_what_can_be_allowed(written: str, meant: str) -> None:
+    assert spec(allow=[written]).workspaces["a"].allow == (meant,)
+
+
+@pytest.mark.parametrize(
+    ("written", "mend"),
+    [
+        *[("priviledged", "did you mean privileged?"), ("SYS_TRACE", "did you mean SYS_PTRACE?")],
+        *[("everything", ""), ("", ""), ("../etc", "")],
+    ],
+)
+def test_what_can_not_be_allowed(written: str, mend: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        spec(allow=[written])
+    assert caught.value.errors()[0]["ctx"]["mend"] == mend
+
+
+def test_a_secret_and_a_volume_at_one_place() -> None:
+    place, what = problem_of(secrets={"t": "t"}, volumes={"v": "/run/secrets/t"})
+    assert (place, what) == ("", "secrets.t and volumes.v both go to /run/secrets/t")
+
+
+TLS = {"https": 3443, "domain": "dev.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "problem"),
+    [
+        ({"https": 3000}, "proxy.http and proxy.https are both 3000"),
+        ({"dashboard": True, "http": 8080}, "proxy.http and proxy.dashboard_port are both 8080"),
+        ({"http": 8080}, None),
+        ({"acme": {"email": "a@b.c"}}, "proxy.acme is for TLS, and there is no proxy.https"),
+        (
+            {"https": 3443, "acme": {"email": "a@b.c"}},
+            "no public authority gives certificates for hosts of localhost",
+        ),
+        ({**TLS, "acme": {"email": "a@b.c"}}, None),
+        (
+            {"certificates": [{"hosts": ["a.b"], "cert": "c", "key": "k"}]},
+            "proxy.certificates is for TLS, and there is no proxy.https",
+        ),
+    ],
+)
+def test_what_of_the_proxy_clashes(proxy: dict[str, Any], problem: str | None) -> None:
+    data = {"version": 1, "project": "p", "proxy": proxy, "workspaces": {}}
+    found = [what for _, what, _, _ in conflicts(Spec.model_validate(data))]
+    assert problem in found if problem else not found
+
+
+def test_which_hosts_dual_makes_certificates_for() -> None:
+    own = {"hosts": ["*.dev.example.com", "x.localhost"], "cert": "c", "key": "k"}
+    hosts = ["x.localhost", "y.localhost", "deep.a.dev.example.com", "shop.example.org"]
+
+    def certified(**proxy: Any) -> list[str]:
+        data = {
+            **{"version": 1, "project": "p", "proxy": proxy},
+            "workspaces": {"a": {"image": "x", "hosts": hosts}},
+        }
+        project = project_of(Spec.model_validate(data))
+        return [*project.certified_hosts(project.workspaces["a"])]
+
+    assert certified(domain="dev.example.com") == []
+    assert certified(**TLS) == ["a.dev.example.com", *hosts]
+    assert certified(**TLS, certificates=[own]) == [*hosts[1:]]
+    assert certified(**TLS, certificates=[own], acme={"email": "a@b.c"}) == ["y.localhost"]
 
 
 @pytest.mark.parametrize("memory", ["512m", "1g", "1.5G", "1 gib", "64mb", "1024", "2kb", "$MEM"])
@@ -312,6 +460,8 @@ def test_numbers_and_booleans_become_text() -> None:
         ({"bind": "0.0.0.0"}, True),
         ({"bind": "::1"}, True),
         ({"bind": "localhost"}, False),
+        ({"bind": "fe80::1%eth0"}, False),
+        ({"bind": "::1%x\ny"}, False),
         ({"domain": "dev.example.com"}, True),
         ({"domain": "Dev"}, False),
         ({"domain": "http://dev"}, False),
@@ -362,10 +512,13 @@ def test_defaults_of_every_field() -> None:
         "volumes": {},
         "setup": None,
         "user": None,
-        "resources": {"cpus": None, "memory": None, "pids": None},
+        "resources": {"cpus": None, "memory": None, "pids": 4096},
         "ready": {"path": "/", "timeout": "1m"},
         "services": {},
         "auth": None,
+        "secrets": {},
+        "network": {"egress": True},
+        "allow": (),
         "enabled": True,
     }
 

@@ -177,6 +177,17 @@ def test_what_is_no_compose_file_declares_nothing(text: str) -> None:
     assert not any(read_rendered(text).values())
 
 
+@pytest.mark.parametrize("depth", [100, 100_000])
+@pytest.mark.parametrize(
+    ("opens", "closes"), [("[", "]"), ("[", ""), ("{a: ", "}"), ("- ", ""), ("? ", "")]
+)
+def test_what_nests_without_end_declares_nothing(opens: str, closes: str, depth: int) -> None:
+    """Nor does it take the process down with it, as some versions of PyYAML would."""
+    deep = f"networks:\n  {opens * depth}x{closes * depth}\n"
+    assert not any(read_rendered(deep).values())
+    assert not any(read_rendered(f"'name': shop\n{deep}").values())  # read as a whole
+
+
 def seen(value: Any) -> dict[str, str]:
     headers = f"headers: {{customResponseHeaders: {{X-Dual-Routes: {value}}}}}"
     return {SEEN_FILE: f"http: {{middlewares: {{traefik: {{{headers}}}}}}}"}

@@ -19,6 +19,7 @@ from dual_iac.state import (
     LABEL_PROJECT,
     PROXY,
     Desired,
+    DesiredCertificate,
     DesiredContainer,
     DesiredNetwork,
     Observed,
@@ -1051,3 +1052,68 @@ def test_a_variable_that_changes_is_told_but_not_shown() -> None:
     plan = make_plan(after, applied(before))
     assert text_of(plan) == "replace workspace.main\n  env.TOKEN: (hidden) -> (hidden)"
     assert "s3cret" not in repr(plan)
+
+
+# ── certificates ────────────────────────────────────────────────────────────────────────────
+
+
+def certified(**names: str) -> dict[str, Any]:
+    """Desired certificates: hosts, and the workspaces that they are of."""
+    return {
+        host: DesiredCertificate(f"certificate.{workspace}", host)
+        for workspace, host in names.items()
+    }
+
+
+def test_certificates_are_told_by_workspace_and_host() -> None:
+    wanted = replace(desired(), certificates=certified(a="a.localhost", b="b.localhost"))
+    there = replace(observed(), flaws={"a.localhost": "ends on 2026-12-24"})
+    plan = make_plan(wanted, there)
+    assert text_of(plan) == ("update certificate.a\n  a.localhost: ends on 2026-12-24 -> made anew")
+    assert "certificate.b" in plan.untouched
+    assert not make_plan(wanted, there, ["b"])
+
+
+def test_a_proxy_that_serves_other_certificates_is_replaced() -> None:
+    wanted = replace(desired(), certificates=certified(a="a.localhost"))
+    there = replace(observed(), serves_certificates=False)
+    assert text_of(make_plan(wanted, there)) == (
+        "replace proxy\n  certificates: others served -> those in its folder"
+    )
+
+
+# ── sealed ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_network_that_lets_out_is_made_anew() -> None:
+    closed = DesiredNetwork("ws-a", "10.0.0.8/29", "n1", internal=True)
+    plan = make_plan(desired(networks={"network.a": closed}), observed())
+    assert text_of(plan) == "replace network.a\n  egress: True -> False"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("network_mode", "host"),
+        ("ipc_mode", "host"),
+        ("sysctls.net.ipv4.ip_forward", "1"),
+        ("dns", ("10.0.0.1",)),
+    ],
+)
+def test_a_seal_that_somebody_broke_is_drift(field: str, value: Any) -> None:
+    there = running("a")
+    there = replace(there, fields={**there.fields, field: value})
+    plan = make_plan(desired(), observed(containers={"workspace.a": there}))
+    assert text_of(plan) == f"replace workspace.a\n  {field}: {value} -> None"
+    assert plan.changes[0].is_drift
+
+
+def test_hashes_of_passwords_are_compared_and_never_shown() -> None:
+    def route(hashed: str) -> dict[str, str]:
+        users = f'{{basicAuth: {{users: ["ada:{hashed}"]}}}}'
+        return {"traefik/routes/a.yaml": f"http: {{middlewares: {{a_auth: {users}}}}}\n"}
+
+    plan = make_plan(desired(files=route("$2b$05$new")), observed(files=route("$2b$05$old")))
+    assert text_of(plan) == (
+        "update route.a\n  http.middlewares.a_auth.basicAuth.users.0: (hidden) -> (hidden)"
+    )

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dual_iac.errors import DualError
+from dual_iac.errors import DualError, InvalidError
 from dual_iac.output import read_rendered, subnets_of
 from dual_iac.render import (
     NetworkPlace,
@@ -25,8 +25,9 @@ from dual_iac.render import (
     shipped_templates,
     to_yaml,
 )
+from dual_iac.seal import CAPABILITIES
 from dual_iac.spec import parse_project
-from dual_iac.state import Desired
+from dual_iac.state import Desired, DesiredCertificate
 
 FOLDER = Path("/home/ada/shop")
 POOL = "10.213.0.0/16"
@@ -105,6 +106,8 @@ def test_the_order_of_keys_does_not_matter() -> None:
     assert rendered(reordered) == rendered(in_order)
     environment = "env: {B: '2', A: '1'}"
     assert one(environment).files == one("env: {A: '1', B: '2'}").files
+    # Names that differ in their case alone are two names.
+    assert one("env: {A: '1', a: '2'}").files == one("env: {a: '2', A: '1'}").files
 
 
 def test_the_texts_do_not_depend_on_variables() -> None:
@@ -144,6 +147,8 @@ def test_a_workspace_with_everything() -> None:
         "init": True,
         "restart": "unless-stopped",
         "user": "1000:1000",
+        "cap_drop": ["ALL"],
+        "cap_add": list(CAPABILITIES),
         "security_opt": ["no-new-privileges:true"],
         "cpus": "1.5",
         "mem_limit": "1g",
@@ -187,6 +192,8 @@ def test_a_workspace_with_everything() -> None:
         "init": True,
         "restart": "unless-stopped",
         "user": "1000:1000",
+        "cap_drop": ("ALL",),
+        "cap_add": CAPABILITIES,
         "security_opt": ("no-new-privileges:true",),
         "resources.cpus": 1.5,
         "resources.memory": 2**30,
@@ -208,8 +215,8 @@ def test_a_workspace_with_everything() -> None:
 
 def test_a_workspace_with_nothing() -> None:
     service = compose(rendered(FULL))["services"]["bare"]
-    keys = "image hostname init restart security_opt environment expose networks labels"
-    assert list(service) == keys.split()
+    keys = "image hostname init restart cap_drop cap_add security_opt pids_limit environment"
+    assert list(service) == [*keys.split(), "expose", "networks", "labels"]
 
 
 def test_every_workspace_exposes_one_port_and_publishes_none() -> None:
@@ -245,6 +252,7 @@ def test_the_proxy_is_sealed() -> None:
         }
     ]
     assert list(proxy["networks"]) == ["edge", "ws-bare", "ws-feat-auth", "ws-main"]
+    assert proxy["sysctls"] == {"net.ipv4.ip_forward": "0"}
     assert "docker.sock" not in "".join(desired.files.values())
     assert desired.containers["proxy"].service == "traefik"
     assert desired.containers["proxy"].fields["ports.8000/tcp"] == "127.0.0.1:3000"
@@ -314,11 +322,288 @@ def test_a_route() -> None:
 
 def test_traefik_is_told_of_files_alone() -> None:
     static = yaml.safe_load(rendered(FULL).files["traefik/traefik.yaml"])
-    assert static["entryPoints"] == {"web": {"address": ":8000"}}
+    assert list(static["entryPoints"]) == ["web"]
+    address = NetworkPlace("edge", rendered(FULL).networks["network.traefik"].subnet).proxy_address
+    assert static["entryPoints"]["web"]["address"] == f"{address}:8000"
+    assert set(static) == {"global", "entryPoints", "providers", "log"}
     assert static["providers"] == {
         "providersThrottleDuration": "100ms",
         "file": {"directory": "/etc/traefik/routes", "watch": True},
     }
+
+
+def test_the_entry_point_bounds_requests_and_trusts_no_client() -> None:
+    files = rendered(FULL).files
+    web = yaml.safe_load(files["traefik/traefik.yaml"])["entryPoints"]["web"]
+    assert "forwardedHeaders" not in web, "it would say whose X-Forwarded-For to believe"
+    middlewares = yaml.safe_load(files["traefik/routes/traefik.yaml"])["http"]["middlewares"]
+    for scheme in ("http", "https"):
+        removed = middlewares[f"from_{scheme}"]["headers"]["customRequestHeaders"]
+        assert removed.pop("X-Forwarded-Proto") == scheme
+        assert {"Forwarded", "X-Forwarded-Ssl"} < set(removed)
+        assert set(removed.values()) == {""}
+    assert web["http"] == {
+        "middlewares": ["from_http@file"],
+        "sanitizePath": False,
+        "encodeQuerySemicolons": True,
+        "aliasHeadersStrategy": "delete",
+        "maxHeaderBytes": 65536,
+    }
+    limits = {"readTimeout": "1h", "idleTimeout": "3m"}  # and no writeTimeout: answers are free
+    assert web["transport"] == {"respondingTimeouts": limits}
+
+
+# ── sealed ──────────────────────────────────────────────────────────────────────────────────
+
+
+def service(fields: str, name: str = "a", **options: Any) -> dict[str, Any]:
+    found = compose(one(fields, **options))["services"][name]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_what_is_allowed_is_given() -> None:
+    allowed = "allow: [SYS_PTRACE, NET_ADMIN, new-privileges, host-pid, host-ipc, docker-socket]"
+    found = service(f"{allowed}, services: {{db: {{image: x, allow: [IPC_LOCK]}}}}")
+    assert found["cap_add"] == [*CAPABILITIES, "NET_ADMIN", "SYS_PTRACE"]
+    assert "security_opt" not in found
+    assert (found["pid"], found["ipc"]) == ("host", "host")
+    assert found["volumes"] == [
+        {
+            "type": "bind",
+            "source": "/var/run/docker.sock",
+            "target": "/var/run/docker.sock",
+            "read_only": False,
+            "bind": {"create_host_path": False},
+        }
+    ]
+    found = service("services: {db: {image: x, allow: [IPC_LOCK, unconfined]}}", "a--db")
+    assert found["cap_add"] == [*CAPABILITIES, "IPC_LOCK"]
+    assert found["security_opt"] == [
+        *("no-new-privileges:true", "seccomp:unconfined", "apparmor:unconfined")
+    ]
+    found = service("allow: [privileged]")
+    assert found["privileged"] is True
+    assert not {"cap_add", "cap_drop"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("lines", "grant"),
+    [
+        ("privileged: true", "privileged"),
+        ("network_mode: host", "host-network"),
+        ("pid: host", "host-pid"),
+        ("ipc: host", "host-ipc"),
+        ("uts: host", "privileged"),
+        ("userns_mode: host", "privileged"),
+        ("cap_add: [SYS_ADMIN]", "SYS_ADMIN"),
+        ("cap_add: [all]", "privileged"),
+        ("devices: [/dev/kvm]", "/dev/kvm"),
+        ("security_opt: ['no-new-privileges:true', 'seccomp=unconfined']", "unconfined"),
+        ("security_opt: []", "new-privileges"),
+        (
+            "volumes: [{type: bind, source: /var/run/docker.sock, target: /s}]",
+            "docker-socket",
+        ),
+        ("volumes: [{type: bind, source: /usr/bin, target: /b}]", "/usr/bin"),
+    ],
+)
+def test_a_template_that_breaks_the_seal(lines: str, grant: str, tmp_path: Path) -> None:
+    """Whatever a user's own template does, dual.yaml must name it."""
+    overrides = tmp_path / ".dual/templates"
+    overrides.mkdir(parents=True)
+    kept = {
+        "cap_drop": "[ALL]",
+        "security_opt": "['no-new-privileges:true']",
+        lines.partition(":")[0]: lines.partition(": ")[2],
+    }
+    (overrides / "workspace.yaml.j2").write_text(
+        "  {{ workspace.name }}:\n    image: node\n"
+        + "".join(f"    {key}: {value}\n" for key, value in kept.items())
+        + "    labels: {dev.dual.hash: {{ hash }}, dev.dual.hidden: {{ hidden }}}\n"
+    )
+    with pytest.raises(InvalidError) as caught:
+        one("ready: {}", tmp_path)
+    assert caught.value.summary == "workspace.a is not sealed"
+    assert caught.value.exit_code == 65
+    assert caught.value.mend == f"if it must be so, name it in dual.yaml: allow: [{grant}]"
+    one(f"allow: [{grant}]", tmp_path)
+
+
+def test_only_the_proxy_publishes(tmp_path: Path) -> None:
+    overrides = tmp_path / ".dual/templates"
+    overrides.mkdir(parents=True)
+    shipped = (shipped_templates() / "workspace.yaml.j2").read_text()
+    ports = '    ports: [{target: 22, published: "22", host_ip: 127.0.0.1}]\n'
+    (overrides / "workspace.yaml.j2").write_text(shipped.replace("    init:", f"{ports}    init:"))
+    with pytest.raises(InvalidError, match=r"workspace\.a is not sealed") as caught:
+        one("allow: [SYS_PTRACE]", tmp_path)
+    assert caught.value.why == "it publishes a port on this machine (127.0.0.1:22)"
+
+
+def test_a_variable_that_leads_to_the_systems_own(tmp_path: Path) -> None:
+    project = parse_project(
+        "version: 1\nproject: p\nworkspaces: {a: {image: x, source: {path: '${DIR}'}}}\n", "f"
+    )
+    with pytest.raises(InvalidError) as caught:
+        render(project, tmp_path, environment={"DIR": "/etc"})
+    assert caught.value.why == "it mounts /etc, and /etc is the system's own"
+
+
+def test_secrets_are_files_to_read() -> None:
+    fields = "secrets: {token: ./t, k: '~/k'}, services: {db: {image: x, secrets: {pw: ./pw}}}"
+    found = {
+        name: [
+            (each["source"], each["target"])
+            for each in service(fields, name)["volumes"]
+            if each["read_only"] and not each["bind"]["create_host_path"]
+        ]
+        for name in ("a", "a--db")
+    }
+    assert found == {
+        "a": [("~/k", "/run/secrets/k"), ("../t", "/run/secrets/token")],
+        "a--db": [("../pw", "/run/secrets/pw")],
+    }
+
+
+def test_without_egress() -> None:
+    desired = one("network: {egress: false}")
+    found = compose(desired)
+    assert found["networks"]["ws-a"]["internal"] is True
+    assert "internal" not in found["networks"]["edge"]
+    assert found["services"]["a"]["dns"] == ["192.0.2.1"]
+    assert desired.networks["network.a"].internal
+    companions = "network: {egress: false}, services: {db: {image: x}}"
+    assert service(companions, "a--localhost")["dns"] == ["192.0.2.1"]
+    assert "dns" not in service(companions)
+    assert "dns" not in service("ready: {}")
+
+
+# ── the proxy's own ─────────────────────────────────────────────────────────────────────────
+
+
+def proxied(proxy: str, fields: str = "image: x") -> Desired:
+    return rendered(
+        f"version: 1\nproject: shop\nproxy: {{{proxy}}}\nworkspaces: {{a: {{{fields}}}}}\n"
+    )
+
+
+def parsed(desired: Desired, path: str) -> Any:
+    return yaml.safe_load(desired.files[f"traefik/{path}.yaml"])
+
+
+def test_tls() -> None:
+    plain, desired = proxied("http: 3000"), proxied("https: 3443", "image: x, hosts: [b.test]")
+    assert "tls" not in parsed(plain, "routes/a")
+    static, route = parsed(desired, "traefik"), parsed(desired, "routes/a")
+    assert static["entryPoints"]["websecure"]["address"].endswith(":8443")
+    assert static["entryPoints"]["websecure"]["http"]["tls"] == {}
+    assert route["http"]["routers"]["a"]["entryPoints"] == ["web", "websecure"]
+    assert route["tls"]["certificates"] == [
+        {"certFile": f"/certificates/{host}.pem", "keyFile": f"/certificates/{host}.key"}
+        for host in ("a.localhost", "b.test")
+    ]
+    assert parsed(desired, "routes/traefik")["tls"]["options"]["default"]["sniStrict"] is True
+    assert desired.certificates == {
+        host: DesiredCertificate("certificate.a", host) for host in ("a.localhost", "b.test")
+    }
+    proxy = compose(desired)["services"]["traefik"]
+    assert [port["published"] for port in proxy["ports"]] == ["3000", "3443"]
+    assert proxy["volumes"][1]["source"] == "../.dual/tls/live"
+    assert proxy["volumes"][1]["read_only"] is True
+
+
+def test_certificates_of_ones_own() -> None:
+    own = "certificates: [{hosts: ['*.localhost'], cert: c.pem, key: /k.pem}]"
+    desired = proxied(f"https: 3443, {own}")
+    assert "tls" not in parsed(desired, "routes/a")
+    assert parsed(desired, "routes/traefik")["tls"]["certificates"] == [
+        {"certFile": "/certificates/own-0.pem", "keyFile": "/certificates/own-0.key"}
+    ]
+    assert desired.certificates == {
+        "own-0": DesiredCertificate(
+            "certificate.traefik", "own-0", "/home/ada/shop/c.pem", "/k.pem"
+        )
+    }
+
+
+def test_a_public_authority() -> None:
+    acme = "acme: {email: ada@example.com, challenge: dns, provider: x, env: {K: '${K}'}}"
+    desired = proxied(f"https: 443, domain: dev.example.com, {acme}")
+    static = parsed(desired, "traefik")
+    assert static["certificatesResolvers"]["acme"]["acme"] == {
+        "email": "ada@example.com",
+        "storage": "/acme/acme.json",
+        "caServer": "https://acme-v02.api.letsencrypt.org/directory",
+        "dnsChallenge": {"provider": "x"},
+    }
+    assert static["entryPoints"]["websecure"]["http"]["tls"] == {"certResolver": "acme"}
+    proxy = compose(desired)["services"]["traefik"]
+    assert proxy["environment"] == {"K": "${K}"}
+    assert proxy["volumes"][2] == {"type": "volume", "source": "traefik--acme", "target": "/acme"}
+    assert "traefik--acme" in compose(desired)["volumes"]
+    assert desired.certificates == {}
+
+
+def test_the_dashboard_is_for_this_machine_alone() -> None:
+    desired = proxied("dashboard: true, bind: 0.0.0.0, dashboard_port: 9000")
+    ports = compose(desired)["services"]["traefik"]["ports"]
+    assert [(p["target"], p["published"], p["host_ip"]) for p in ports] == [
+        (8000, "3000", "0.0.0.0"),
+        (8080, "9000", "127.0.0.1"),
+    ]
+    static = parsed(desired, "traefik")
+    assert static["api"]["insecure"] is False
+    routers = parsed(desired, "routes/traefik")["http"]["routers"]
+    assert routers["dashboard_"] == {
+        "rule": "Host(`localhost`) || Host(`127.0.0.1`)",
+        "entryPoints": ["dashboard"],
+        "service": "api@internal",
+    }
+    plain = proxied("http: 3000")
+    assert "api" not in parsed(plain, "traefik")
+    assert "dashboard_" not in parsed(plain, "routes/traefik")["http"]["routers"]
+
+
+def test_the_access_log_has_neither_paths_nor_headers() -> None:
+    fields = parsed(proxied("access_log: true"), "traefik")["accessLog"]["fields"]
+    assert fields["defaultMode"] == "drop"
+    assert fields["headers"] == {"defaultMode": "drop"}
+    assert not {"RequestPath", "RequestLine", "ClientUsername"} & set(fields["names"])
+
+
+def test_basic_auth() -> None:
+    hashed = "$$2b$$05$$abcdefghijklmnopqrstuuWhSPVx4PTqm3bqOIa5S2mX3YYVnJ2H6"
+    route = parsed(one(f"auth: {{users: {{ada: {hashed}}}}}"), "routes/a")["http"]
+    assert route["routers"]["a"]["middlewares"] == ["a", "a_auth"]
+    assert route["middlewares"]["a_auth"]["basicAuth"] == {
+        "users": [f"ada:{hashed.replace('$$', '$')}"],
+        "realm": "a",
+        "removeHeader": True,
+    }
+
+
+def test_single_sign_on() -> None:
+    auth = "auth: {forward: 'https://sso.example.com/verify', headers: [X-Forwarded-User]}"
+    route = parsed(one(auth), "routes/a")["http"]
+    assert route["middlewares"]["a_auth"]["forwardAuth"] == {
+        "address": "https://sso.example.com/verify",
+        "trustForwardHeader": False,
+        "authResponseHeaders": ["X-Forwarded-User"],
+    }
+
+
+@pytest.mark.parametrize("name", ["{{ env `HOME` }}", "{{{", "{{{{", "a{{b}}", "'{{\""])
+def test_no_go_template_reaches_traefik(name: str) -> None:
+    """Traefik would carry it out as it reads the file."""
+    assert "{{" not in to_yaml(name)
+    assert yaml.safe_load(to_yaml(name)) == name
+    hashed = "$$2b$$05$$abcdefghijklmnopqrstuuWhSPVx4PTqm3bqOIa5S2mX3YYVnJ2H6"
+    route = one(f"auth: {{users: {{{json.dumps(name)}: {hashed}}}}}").files["traefik/routes/a.yaml"]
+    assert "{{" not in route
+
+
+# ── workspaces that don't run ───────────────────────────────────────────────────────────────
 
 
 def test_a_workspace_that_is_not_enabled_keeps_its_volumes_alone() -> None:
@@ -441,6 +726,7 @@ def test_any_text_survives_yaml(text: str) -> None:
 def test_any_value_survives_yaml(value: Any) -> None:
     text = to_yaml(value)
     assert "\n" not in text
+    assert "{{" not in text
     assert yaml.safe_load(text) == value
 
 
@@ -461,6 +747,9 @@ def test_any_value_survives_yaml(value: Any) -> None:
         ("", '""'),
         (("a", 1), "[a, 1]"),
         ({"a": None, "1": [True]}, '{a: null, "1": [true]}'),
+        ("{{ 7 }}", r'"\u007b{ 7 }}"'),
+        ("{{{\\{{", r'"\u007b\u007b{\\\u007b{"'),
+        ({"{{": [{"a": {"b": "c"}}]}, '{"\\u007b{": [{a: {b: c}}]}'),
         (Raw("as: it is"), "as: it is"),
     ],
 )
@@ -517,6 +806,8 @@ HOSTILE = [
     "trailing ",
     "\\",
     "\\n",
+    '{{ readFile "/etc/passwd" }}',
+    "\\{{{",
     "null",
     "",
     "}",
@@ -796,3 +1087,44 @@ def test_a_variable_with_a_value_that_does_not_fit_is_not_shown(fields: str) -> 
     error = caught.value
     assert error.summary == "workspace.a can't be rendered"
     assert "s3'cret" not in f"{error.summary} {error.why} {error.mend}"
+
+
+def test_an_env_file_that_can_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DualError, match=r"workspace\.a can't be rendered") as raised:
+        one(f"env_file: ['{'x' * 300}']", tmp_path)
+    assert raised.value.why == "a file of its env_file can't be read: File name too long"
+    assert one("env_file: ['~nobody/x'], source: {path: '~nobody'}")
+
+
+def test_an_image_that_comes_to_nothing() -> None:
+    """Compose would refuse all of the project."""
+    with pytest.raises(DualError, match=r"workspace\.a can't be rendered") as raised:
+        rendered("version: 1\nproject: shop\nworkspaces: {a: {image: '${NOT_SET}'}}\n")
+    assert raised.value.why == "its image comes to nothing, with variables filled in"
+
+
+def test_dollars_in_what_dual_itself_uses() -> None:
+    """Here ``$$`` is one, and Compose must read it as one again."""
+    text = (
+        "version: 1\nproject: shop\nclones: c$$x\nworkspaces:\n"
+        "  a: {source: {git: x, branch: b$$r}, "
+        "build: {context: d$$r, target: t$$, args: {A: $$1}}}\n"
+    )
+    desired = rendered(text)
+    clone = desired.clones["source.a"]
+    assert (clone.path, clone.branch) == ("/home/ada/shop/c$x/a", "b$r")
+    service = compose(desired)["services"]["a"]
+    assert service["volumes"][0]["source"] == "../c$$x/a"
+    assert service["build"]["context"] == "../d$$r"
+    assert (service["build"]["target"], service["build"]["args"]) == ("t$$", {"A": "$$1"})
+
+
+def test_a_folder_with_a_dollar_in_its_name() -> None:
+    desired = one("source: {path: ./app}", Path("/home/ada/$hop"), output=Path("/tmp/out"))
+    mount = compose(desired)["services"]["a"]["volumes"][0]
+    assert mount["source"] == "../../home/ada/$$hop/app"
+    assert (
+        desired.containers["workspace.a"]
+        .fields["mounts./workspace"]
+        .startswith("bind /home/ada/$hop/app")
+    )

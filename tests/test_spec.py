@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from dual_iac.document import may_unfold
 from dual_iac.errors import SpecError, UsageError
 from dual_iac.model import Project, Source
 from dual_iac.spec import environment, find_spec, load_project, parse_project
@@ -124,14 +126,41 @@ def test_an_alias_bomb() -> None:
         f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
     )
     [problem] = errors(bomb).problems
-    assert problem.what == "aliases unfold to more than 2,000,000 values"
+    assert problem.what.startswith("aliases unfold to more than 5")
 
 
 def test_a_bomb_of_defaults() -> None:
     names = ", ".join(f"w{n}" for n in range(1000))
     env = ", ".join(f"A{n}: x" for n in range(2100))
     text = f"{HEAD}defaults: {{image: x, env: {{{env}}}}}\nworkspaces: {{{names}}}\n"
-    assert problems(text) == ["3:1 defaults: defaults unfold to more than 2,000,000 values"]
+    most = may_unfold(text)
+    assert problems(text) == [f"3:1 defaults: defaults unfold to more than {most:,} values"]
+
+
+def test_what_unfolds_for_long_is_refused_soon() -> None:
+    """Each of a thousand workspaces with a thousand unknown keys would be a million problems."""
+    keys = ", ".join(f"k{n}: x" for n in range(1000))
+    names = ", ".join(f"w{n}: *a" for n in range(1000))
+    began = time.process_time()
+    [problem] = errors(f"{HEAD}x: &a {{{keys}}}\nworkspaces: {{{names}}}\n").problems
+    assert "aliases unfold to more than" in problem.what
+    assert time.process_time() - began < 2
+
+
+def test_many_workspaces_with_many_defaults_are_fine() -> None:
+    names = "".join(f"  workspace-{n}: {{}}\n" for n in range(2000))
+    env = ", ".join(f"A{n}: x" for n in range(50))
+    text = f"{HEAD}defaults: {{image: x, env: {{{env}}}}}\nworkspaces:\n{names}"
+    assert len(parse_project(text, "dual.yaml").workspaces) == 2000
+
+
+def test_lines_are_counted_as_yaml_does(tmp_path: Path) -> None:
+    for text in (b"a: b\rc: \xff", "a: b\u2028c: \x07".encode()):
+        (tmp_path / "dual.yaml").write_bytes(text)
+        with pytest.raises(SpecError) as raised:
+            load_project(tmp_path / "dual.yaml")
+        [problem] = raised.value.problems
+        assert (problem.line, problem.column) == (2, 4)
 
 
 def test_missing_keys() -> None:
@@ -263,7 +292,10 @@ def test_unknown_keys_in_a_workspace(fields: str, column: int, key: str, mend: s
 
 def test_an_unknown_key_says_which_are_known() -> None:
     [problem] = errors(f"{HEAD}proxy: {{htpp: 1}}\nworkspaces: {{}}\n").problems
-    assert problem.why == "the keys here are image, bind, http, https, domain"
+    assert problem.why == (
+        "the keys here are image, bind, http, https, domain, certificates, acme, "
+        "dashboard, dashboard_port, access_log"
+    )
 
 
 # ── values of the wrong kind ────────────────────────────────────────────────────────────────
@@ -292,8 +324,8 @@ def test_an_unknown_key_says_which_are_known() -> None:
         ("user: [x]", "4:17 workspaces.a.user: expected text, found a list"),
         (
             "auth: {}",
-            "4:17 workspaces.a.auth.users: users is missing"
-            " > add users: a map of names to password hashes",
+            "4:17 workspaces.a.auth: auth is either users or forward"
+            " > keep one of the two; `forward: ~` takes back what stands under defaults",
         ),
         (
             "services: {db: {}}",
@@ -417,33 +449,39 @@ def test_a_pool_with_too_little_room() -> None:
     assert len(project(text.replace("/27", "/26")).workspaces) == 4
 
 
-# ── not supported yet ───────────────────────────────────────────────────────────────────────
+# ── what lays this machine open ─────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("fields", "column", "key", "what"),
-    [
-        (
-            "auth: {users: {ada: $$2y$$05$$abc}}",
-            17,
-            "auth",
-            "auth is not supported yet",
-        ),
-    ],
-)
-def test_fields_that_do_nothing_yet_are_refused(
-    fields: str, column: int, key: str, what: str
-) -> None:
-    [found] = in_workspace(fields)
-    assert found.startswith(f"4:{column} workspaces.a.{key}: {what} > ")
-    [found] = problems(f"{HEAD}defaults: {{image: x, {fields}}}\nworkspaces: {{a: , b: }}\n")
-    assert found.startswith(f"3:{column + 5} defaults.{key}: {what} > ")
+@pytest.mark.parametrize("path", ["/", "/etc", "/var/run", "../../../../../../../etc/ssl", "~"])
+def test_a_source_that_is_the_systems_own(path: str, tmp_path: Path) -> None:
+    def declare(extra: str) -> None:
+        (tmp_path / "dual.yaml").write_text(
+            f"{HEAD}workspaces:\n  a: {{image: x, source: {{path: '{path}'}}{extra}}}\n"
+        )
+
+    declare("")
+    with pytest.raises(SpecError) as caught:
+        load_project(tmp_path / "dual.yaml")
+    [problem] = caught.value.problems
+    assert (problem.line, problem.column, problem.key) == (4, 26, "workspaces.a.source.path")
+    assert problem.what == f"{path} is not for a workspace to have"
+    allowed = problem.mend.rpartition("allow: ")[2]
+    declare(f", allow: {allowed}")
+    load_project(tmp_path / "dual.yaml")
 
 
-def test_https_does_nothing_yet() -> None:
-    assert problems(f"{HEAD}proxy: {{https: 3443}}\nworkspaces: {{}}\n") == [
-        "3:9 proxy.https: TLS is not supported yet > leave it out for now"
-    ]
+def test_a_link_to_what_is_the_systems_own(tmp_path: Path) -> None:
+    (tmp_path / "innocent").symlink_to("/etc")
+    text = f"{HEAD}workspaces:\n  a: {{image: x, secrets: {{s: innocent/shadow}}}}\n"
+    (tmp_path / "dual.yaml").write_text(text)
+    with pytest.raises(SpecError) as caught:
+        load_project(tmp_path / "dual.yaml")
+    [problem] = caught.value.problems
+    assert problem.key == "workspaces.a.secrets.s"
+    assert "/etc is the system's own" in problem.why
+
+
+# ── what two have in common ─────────────────────────────────────────────────────────────────
 
 
 def test_a_companion_with_a_workspaces_name() -> None:

@@ -107,7 +107,7 @@ def test_what_desired_tells() -> None:
     fields = {"image": "traefik", "name": "shop-traefik-1", "ports.8000/tcp": "[::1]:3000"}
     proxy = DesiredContainer("traefik", "h", {}, fields)
     desired = Desired("shop", {}, {"proxy": proxy}, {}, {})
-    assert desired.published == "[::1]:3000"
+    assert desired.published == ["[::1]:3000"]
     assert desired.images == {"traefik"}
     assert proxy.name == "shop-traefik-1"
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from dual_iac.errors import SpecError
 from dual_iac.model import Workspace
 from dual_iac.plan import Action, Change, Plan, Reason
 from dual_iac.spec import parse_project
 from dual_iac.verify.ready import NotReady
 from dual_iac.view import progress as progress_module
+from dual_iac.view.errors import problem_text
 from dual_iac.view.plan import plan_text
 from dual_iac.view.progress import Progress
 from dual_iac.view.ready import not_ready_text, outcome_text
@@ -28,6 +31,7 @@ from dual_iac.view.ready import not_ready_text, outcome_text
         ("env.A", "\x1b[31mred", '"\\u001b[31mred"'),
         ("env.A", None, "(none)"),
         ("command", ("sh", "-c", "a b"), "sh -c 'a b'"),
+        ("command", ("echo", "\x1b[31mred"), "echo '\ufffd[31mred'"),
         ("resources.memory", 2**30, "1.0 GiB"),
     ],
 )
@@ -96,3 +100,13 @@ def test_an_outcome_names_everybody(failed: list[str], said: str) -> None:
 def test_reasons_of_several_lines_stay_below_their_workspace() -> None:
     text = not_ready_text(NotReady("a", "first\nsecond", "mend it", what="failed")).plain
     assert text == "✗ a failed: first\n  second\n  → mend it"
+
+
+def test_a_file_says_nothing_to_the_terminal() -> None:
+    """Nor does it turn a line of an error round, so that it reads otherwise than it is."""
+    text = 'version: 1\nworkspaces: {"\\e[2J": {"\\u202e": x}}\n# \u202e'
+    with pytest.raises(SpecError) as raised:
+        parse_project(text, "dual.yaml")
+    shown = "".join(problem_text(raised.value, each).plain for each in raised.value.problems)
+    assert "workspaces.\ufffd[2J.\ufffd: unknown key" in shown
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)

@@ -13,7 +13,15 @@ from typing import Any
 
 import typer
 
-from dual_iac.cli import daily, doctor, inside, lifecycle, project  # noqa: F401 - they add commands
+from dual_iac.cli import (  # noqa: F401 - they add commands
+    daily,
+    doctor,
+    inside,
+    lifecycle,
+    passwords,
+    project,
+    trust,
+)
 from dual_iac.cli.app import Format, app, current
 from dual_iac.errors import DualError, UsageError
 

@@ -55,7 +55,7 @@ _ORDER = (
     *("plan", "apply", "destroy"),
     *("status", "exec", "shell", "run", "cp", "activate", "deactivate"),
     *("logs", "start", "stop", "restart", "url", "open"),
-    "doctor",
+    *("doctor", "trust", "untrust", "hash"),
 )
 
 
@@ -242,16 +242,26 @@ class Place:
         self, project: Project, engine: DockerEngine
     ) -> tuple[Desired, Observed]:
         """What should be, and what is. Side by side: the one computes, the other waits."""
+        from dual_iac.certificates import chains, flaws
+        from dual_iac.engine.proxy import serves
+        from dual_iac.state import PROXY
+
         with ThreadPoolExecutor(1) as pool:
             observing = pool.submit(engine.observe, routes=True)
             desired = self.render(project, contents=True)
             desired = replace(desired, setups=self.setups(project))
             observed = observing.result()
+        found = flaws(self.folder, desired.certificates) if desired.certificates else {}
+        proxy = observed.containers.get(PROXY)
+        if proxy and proxy.running and desired.certificates and not found:
+            one = dict([*chains(self.folder, desired.certificates).items()][:1])
+            observed = replace(observed, serves_certificates=serves(observed, one))
         there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
         looked = {address: self.setup_folder(address).look() for address in desired.setups}
         observed = replace(
             observed,
             clones=frozenset(there),
+            flaws=found,
             setups={address: each for address, each in looked.items() if each},
         )
         return desired, engine.with_images(observed, desired.images)

@@ -28,7 +28,7 @@ from dual_iac.cli.app import (
     set_format,
     unknown_name,
 )
-from dual_iac.errors import DualError
+from dual_iac.errors import DualError, UsageError
 
 if TYPE_CHECKING:
     from dual_iac.engine.docker import DockerEngine
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _WATCH_SECONDS = 2.0
 _AT_ONCE = 8  # workspaces that are started or stopped
 
+Https = Annotated[bool, typer.Option("--https", help="The one for HTTPS.")]
 Requires = Annotated[
     list[str], typer.Argument(metavar="NAME", show_default=False, autocompletion=complete_names)
 ]
@@ -128,18 +129,14 @@ def _status(
     observed = engine.observe()
     containers = {w.name: observed.workspace(w.name) for w in workspaces}
     running = [w for w in workspaces if (found := containers[w.name]) and found.running]
-    answer = answers(project, running)
+    answer = answers(project, running, engine)
     rows = []
     for workspace, look in zip(workspaces, looking, strict=True):
         found = containers[workspace.name]
         git = look.result() if look else None
         health = None
         if workspace.name in answer:
-            health = (
-                "ready"
-                if answer[workspace.name].is_from(workspace.name, project.name)
-                else "not ready"
-            )
+            health = "ready" if answer[workspace.name] else "not ready"
             if found and found.health == "unhealthy":
                 health = "unhealthy"
             setup = place.setup_folder(workspace.name).look() if workspace.setup else None
@@ -309,6 +306,7 @@ def url(
         str | None,
         typer.Argument(metavar="NAME", show_default=False, autocompletion=complete_names),
     ] = None,
+    https: Https = False,
     format_: FormatOption = None,
 ) -> None:
     """Print the URL of a workspace, or of all."""
@@ -318,21 +316,30 @@ def url(
     set_format(format_)
     project = here().load()
     workspaces = chosen(project, [name]) if name else project.enabled
+    _check_https(project, https=https)
     if current.json:
-        print_json({workspace.name: project.url(workspace) for workspace in workspaces})
+        print_json({each.name: project.url(each, tls=https) for each in workspaces})
     elif name:
-        print(project.url(workspaces[0]))
+        print(project.url(workspaces[0], tls=https))
     else:
-        console().print(urls_text(project, workspaces))
+        console().print(urls_text(project, workspaces, tls=https))
+
+
+def _check_https(project: Project, *, https: bool) -> None:
+    if https and project.proxy.https is None:
+        raise UsageError(
+            "This project has no HTTPS", mend="declare it in dual.yaml: proxy: {https: 3443}"
+        )
 
 
 @app.command(name="open")
-def open_(name: Name) -> None:
+def open_(name: Name, https: Https = False) -> None:
     """Open a workspace in the browser."""
     import webbrowser
 
     project = here().load()
-    address = project.url(chosen(project, [name])[0])
+    _check_https(project, https=https)
+    address = project.url(chosen(project, [name])[0], tls=https)
     print(address)
     if not webbrowser.open(address):
         raise DualError("No browser could be opened", mend=f"open {address} yourself")

@@ -118,9 +118,10 @@ def apply(
     in the plan is not touched. With names, only these workspaces; with a file, the plan that
     was saved there, and only if nothing has moved since.
     """
+    from dual_iac import certificates
     from dual_iac.apply import apply_plan
     from dual_iac.clones import clear_unfinished
-    from dual_iac.engine.proxy import wait_for_routes
+    from dual_iac.engine.proxy import wait_for_certificates, wait_for_routes
     from dual_iac.output import read_files, routes_written
     from dual_iac.plan import Action, make_plan
     from dual_iac.verify.ready import wait_until_ready
@@ -148,11 +149,16 @@ def apply(
                 *(planned, desired, observed, engine, place.output, progress),
                 clone=place.clone,
                 ask=partial(place.ask_setup, project),
+                certify=partial(certificates.make, place.folder),
             )
+            certificates.keep_only(place.folder, desired.certificates)
     asked = [each for each in project.enabled if not names or each.name in names]
     with progress:
         if planned.addresses("route", *Action):
             wait_for_routes(project.proxy, routes_written(read_files(place.output)))
+        if project.proxy.https and planned.addresses("certificate", *Action):
+            made = certificates.chains(place.folder, desired.certificates)
+            wait_for_certificates(project.proxy.bind, project.proxy.https, made)
         failed = wait_until_ready(
             *(project, asked, engine, progress, timeout, refused),
             setups=place.setup_folder,
@@ -304,6 +310,7 @@ def destroy(
 
     Volumes and clones stay, unless --volumes or --clones is given.
     """
+    from dual_iac import certificates
     from dual_iac.apply import all_of, take_down
     from dual_iac.clones import remove
     from dual_iac.output import remove_routes
@@ -338,6 +345,8 @@ def destroy(
                 remove(folder)
             for name in names or project.workspaces:
                 place.setup_folder(name).forget()
+            if not names:
+                certificates.keep_only(place.folder, ())
     if current.json:
         data = {"project": project.name, "destroyed": list(doomed.containers), "volumes": lost}
         print_json({**data, "clones": [folder.name for folder in folders]})

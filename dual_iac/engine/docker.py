@@ -242,15 +242,33 @@ class DockerEngine:
         the image. Names are looked up in the image's own /etc/passwd.
         """
         uid, gid = self._ids(container, user)
-        for folder in folders:
-            parent, _, name = folder.rpartition("/")
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
-            entry.mtime = int(time.time())
-            archive = io.BytesIO()
-            with tarfile.open(fileobj=archive, mode="w") as tar:
-                tar.addfile(entry)
-            self.command.pipe("cp", "-", f"{container}:{parent or '/'}", stdin=archive.getvalue())
+        with self._writable(container) as target:
+            for folder in folders:
+                parent, _, name = folder.rpartition("/")
+                entry = tarfile.TarInfo(name)
+                entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, 0o755, uid, gid
+                entry.mtime = int(time.time())
+                archive = io.BytesIO()
+                with tarfile.open(fileobj=archive, mode="w") as tar:
+                    tar.addfile(entry)
+                self.command.pipe("cp", "-", f"{target}:{parent or '/'}", stdin=archive.getvalue())
+
+    @contextmanager
+    def _writable(self, container: str) -> Iterator[str]:
+        """The container; or, where it has nothing to write to, another one with its volumes."""
+        line = "{{.HostConfig.ReadonlyRootfs}} {{.Image}}"
+        read_only, image = self.command.run("inspect", "--format", line, container).split()
+        if read_only != "true":
+            yield container
+            return
+        # Labelled as one of `compose run`, so that it goes with the project, whatever happens.
+        labels = (f"com.docker.compose.project={self.project}", "com.docker.compose.oneoff=True")
+        words = [word for label in labels for word in ("--label", label)]
+        other = self.command.run("create", "--volumes-from", container, *words, image, "-").strip()
+        try:
+            yield other
+        finally:
+            self.command.run("rm", "--force", other)
 
     def _ids(self, container: str, user: str) -> tuple[int, int]:
         """Numbers of a user and a group, which may be given by name; 0 for a group left out."""

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dual_iac import authority
 from dual_iac.engine.docker import port_error
 from dual_iac.engine.observe import DockerCommand, observe
 from dual_iac.errors import DualError, EngineUnreachableError
-from dual_iac.model import Project
+from dual_iac.model import Project, companion_service
 from dual_iac.state import PROXY, Observed
 
 MINIMUM_ENGINE = (20, 10)
@@ -46,6 +47,10 @@ def examine(docker: DockerCommand, project: Project | None) -> Iterator[Finding]
         if finding.check == "engine":
             engine = finding
     yield _local_names(project)
+    if project is not None:
+        yield from _holes(project)
+        if project.proxy.https is not None:
+            yield _authority()
     if project is None or engine is None or engine.level is Level.FAILED:
         return
     images = {project.proxy.image, *(workspace.image for workspace in project.enabled)}
@@ -56,7 +61,7 @@ def examine(docker: DockerCommand, project: Project | None) -> Iterator[Finding]
     except DualError as error:
         yield Finding("project", Level.FAILED, error.summary, error.mend)
         return
-    yield _port(project, observed)
+    yield from _ports(project, observed)
     yield from _images(images, observed)
     yield _addresses(docker, project)
 
@@ -125,15 +130,56 @@ def _local_names(project: Project | None) -> Finding:
     return Finding("host names", Level.OK, f"*.{domain} is {', '.join(sorted(addresses))}")
 
 
-def _port(project: Project, observed: Observed) -> Finding:
-    port, bind = project.proxy.http, project.proxy.bind
-    proxy = observed.containers.get(PROXY)
-    if proxy and proxy.running:
-        return Finding("port", Level.OK, f"{port} is served by this project's proxy")
-    if error := port_error(bind, port):
-        mend = f"end what listens on {port}, or give another port as proxy.http"
-        return Finding("port", Level.FAILED, f"{bind}:{port}: {error}", mend)
-    return Finding("port", Level.OK, f"{port} is free")
+def _holes(project: Project) -> Iterator[Finding]:
+    """What dual.yaml opens of what is sealed by itself."""
+    for workspace in project.enabled:
+        allowed = {workspace.name: workspace.allow}
+        for name, companion in workspace.services.items():
+            allowed[companion_service(workspace.name, name)] = companion.allow
+        for name, words in allowed.items():
+            if words:
+                mend = "take from its allow: what it does without"
+                yield Finding("seal", Level.WARNING, f"{name} may {', '.join(words)}", mend)
+    bind, open_to_all = project.proxy.bind, [w.name for w in project.enabled if not w.auth]
+    if not ipaddress.ip_address(bind).is_loopback and open_to_all:
+        yield Finding(
+            "seal",
+            Level.WARNING,
+            f"whoever reaches this machine's {bind} reaches {', '.join(open_to_all)}, and so do "
+            "other workspaces",
+            "give them auth:, or leave out proxy.bind",
+        )
+
+
+def _authority() -> Finding:
+    """Who signs the certificates; whether programs trust it, each of them must tell."""
+    try:
+        found = authority.load()
+    except DualError as error:
+        return Finding("authority", Level.FAILED, f"{error.summary}: {error.why}", error.mend)
+    if found is None:
+        what = "there is none yet; dual apply makes one"
+        return Finding("authority", Level.OK, what, "have this machine trust it: dual trust")
+    return Finding("authority", Level.OK, f"{found.name}, until {found.ends:%Y-%m-%d}")
+
+
+def _ports(project: Project, observed: Observed) -> Iterator[Finding]:
+    proxy, bind = project.proxy, project.proxy.bind
+    ports = [("http", bind, proxy.http)]
+    if proxy.https is not None:
+        ports.append(("https", bind, proxy.https))
+    if proxy.dashboard:
+        ports.append(("dashboard_port", "127.0.0.1", proxy.dashboard_port))
+    found = observed.containers.get(PROXY)
+    served = {str(value) for value in found.fields.values()} if found and found.running else set()
+    for key, address, port in ports:
+        if f"{address}:{port}" in served:
+            yield Finding("port", Level.OK, f"{port} is served by this project's proxy")
+        elif error := port_error(address, port):
+            mend = f"end what listens on {port}, or give another port as proxy.{key}"
+            yield Finding("port", Level.FAILED, f"{address}:{port}: {error}", mend)
+        else:
+            yield Finding("port", Level.OK, f"{port} is free")
 
 
 def _images(wanted: set[str], observed: Observed) -> Iterator[Finding]:

@@ -49,6 +49,7 @@ _ONE_OFF = "com.docker.compose.oneoff"
 # Docker Desktop shows a host path as its virtual machine sees it.
 _DESKTOP_PREFIXES = ("/host_mnt", "/run/desktop/mnt/host")
 
+_OWN_MODES = frozenset({"private", "shareable"})
 _MAY_BE_EMPTY = ("env.", "networks.", "labels.", "tmpfs.")
 _SWITCHED_OFF = frozenset({("restart", "no"), ("working_dir", "/")})
 
@@ -136,12 +137,12 @@ _NETWORK_LABELS = (_PROJECT, _NETWORK, LABEL_PROJECT, LABEL_HASH)
 
 
 def _list_networks(docker: DockerCommand) -> list[str]:
-    """All networks, a line each: id, name, and some labels.
+    """All networks, a line each: id, name, whether it is internal, and some labels.
 
     To inspect a hundred networks takes the engine longer than all else together.
     """
     labels = (f'{{{{.Label "{label}"}}}}' for label in _NETWORK_LABELS)
-    line = "\t".join(["{{.ID}}", "{{.Name}}", *labels])
+    line = "\t".join(["{{.ID}}", "{{.Name}}", "{{.Internal}}", *labels])
     return docker.run("network", "ls", "--no-trunc", "--format", line).splitlines()
 
 
@@ -157,12 +158,13 @@ def _own_networks(
     keys = {f"{project}_{key}": key for key in (known if isinstance(known, dict) else ())}
     networks = []
     for each in listed:
-        number, name, *values = each.split("\t")
+        number, name, internal, *values = each.split("\t")
         labels = zip(_NETWORK_LABELS, values, strict=True)
         given = {label: value for label, value in labels if value}
         if given.get(_PROJECT) == project or (_PROJECT not in given and name in keys):
             given.setdefault(_NETWORK, keys.get(name, name))
-            networks.append({"Id": number, "Name": name, "Labels": given})
+            is_internal = internal == "true"
+            networks.append({"Id": number, "Name": name, "Internal": is_internal, "Labels": given})
     return networks
 
 
@@ -368,7 +370,10 @@ def _container_fields(
         "init": host.get("Init"),
         "read_only": host.get("ReadonlyRootfs"),
         "privileged": host.get("Privileged"),
-        "pid_mode": host.get("PidMode"),
+        **_namespaces(host),
+        **{f"sysctls.{name}": value for name, value in (host.get("Sysctls") or {}).items()},
+        "dns": tuple(host.get("Dns") or ()),
+        "dns_opt": tuple(host.get("DnsOptions") or ()),
         "cap_add": capabilities(host.get("CapAdd")),
         "cap_drop": capabilities(host.get("CapDrop")),
         "security_opt": security_options(host.get("SecurityOpt")),
@@ -425,6 +430,19 @@ def _health(check: Mapping[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
+def _namespaces(host: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are not the container's own."""
+    modes = {
+        "pid_mode": host.get("PidMode"),
+        "ipc_mode": host.get("IpcMode"),
+        "uts_mode": host.get("UTSMode"),
+        "userns_mode": host.get("UsernsMode"),
+    }
+    if host.get("NetworkMode") == "host":
+        modes[NETWORK_MODE] = "host"
+    return {field: mode for field, mode in modes.items() if mode and mode not in _OWN_MODES}
+
+
 def _device(device: Mapping[str, str]) -> str:
     keys = ("PathOnHost", "PathInContainer", "CgroupPermissions")
     return ":".join(device[key] for key in keys)
@@ -457,6 +475,7 @@ def observed_network(data: Mapping[str, Any]) -> ObservedNetwork:
         key=_labels(data).get(_NETWORK, data["Name"]),
         subnet=config[0].get("Subnet", ""),
         hash=_labels(data).get(LABEL_HASH, ""),
+        internal=bool(data.get("Internal")),
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import ssl
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dual_iac.model import Proxy
-from dual_iac.output import PROXY_PORT, ROUTES_HEADER, ROUTES_HOST
+from dual_iac.output import PROXY_PORT, ROUTES_HEADER, ROUTES_HOST, TLS_PORT
 from dual_iac.state import PROXY, Observed
 
 IDENTITY_HEADER = "X-Dual-Workspace"
@@ -47,9 +50,12 @@ def ask(proxy: Proxy, host: str, path: str = "/", timeout: float = 5.0) -> Answe
     return _ask(proxy.bind, proxy.http, host, path, timeout)
 
 
+def _reachable(bind: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+
+
 def _ask(bind: str, port: int, host: str, path: str, timeout: float) -> Answer:
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
-    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    connection = http.client.HTTPConnection(_reachable(bind), port, timeout=timeout)
     try:
         headers = {"Host": f"{host}:{port}", "Connection": "close"}
         connection.request("GET", path, headers=headers)
@@ -71,9 +77,53 @@ def routes_seen(observed: Observed) -> str | None:
 
     What it answers must be what stands in the files: it gets a moment to start and to follow.
     """
-    published = observed.containers[PROXY].fields.get(f"ports.{PROXY_PORT}/tcp", "")
+    bind, port = _published(observed, PROXY_PORT)
+    return _seen(bind, port, observed.routes_written) if port else None
+
+
+def _published(observed: Observed, target: int) -> tuple[str, int]:
+    """Where a port of the proxy is published; port 0 where it isn't."""
+    published = observed.containers[PROXY].fields.get(f"ports.{target}/tcp", "")
     bind, _, port = str(published).rpartition(":")
-    return _seen(bind, int(port), observed.routes_written) if port.isdecimal() else None
+    return bind, int(port) if port.isdecimal() else 0
+
+
+def serves(observed: Observed, chains: Mapping[str, str]) -> bool:
+    """Whether a running proxy serves these certificates, by host; it gets a moment to read them.
+
+    It doesn't where the folder that it has mounted was removed: another one has its name now.
+    """
+    bind, port = _published(observed, TLS_PORT)
+    return not port or wait_for_certificates(bind, port, chains)
+
+
+def wait_for_certificates(bind: str, port: int, chains: Mapping[str, str]) -> bool:
+    """Until the proxy serves these certificates (PEM, by host), or is given up: then False."""
+    end = time.monotonic() + _PATIENCE
+    for host, chain in chains.items():
+        certificate = ssl.PEM_cert_to_DER_cert(chain[: chain.find(_PEM_END) + len(_PEM_END)])
+        while _served(bind, port, host) != certificate:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_POLL)
+    return True
+
+
+_PEM_END = "-----END CERTIFICATE-----"
+
+
+def _served(bind: str, port: int, host: str) -> bytes | None:
+    """The certificate that a proxy shows who asks for a host; None if it shows none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((_reachable(bind), port), timeout=_PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname=host) as wrapped,
+        ):
+            return wrapped.getpeercert(binary_form=True)
+    except OSError:
+        return None
 
 
 def wait_for_routes(proxy: Proxy, written: str | None) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 from dual_iac.engine.proxy import Answer, ask
@@ -65,14 +66,22 @@ class Engine(Protocol):
     def stray_bridge(self, subnet: str) -> str | None: ...
 
 
-def answers(project: Project, workspaces: Iterable[Workspace]) -> dict[str, Answer]:
-    """One question to each workspace, all at once."""
+def is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+def answers(project: Project, workspaces: Iterable[Workspace], engine: Engine) -> dict[str, bool]:
+    """Whether each workspace answers: one question to each, all at once."""
+
+    def answer(workspace: Workspace) -> bool:
+        said = ask(project.proxy, workspace.host_names[0], workspace.ready.path, timeout=_GLANCE)
+        return said.is_from(workspace.name, project.name) and (
+            workspace.auth is None or _listens(project, workspace.name, engine)
+        )
+
     asked = list(workspaces)
     with ThreadPoolExecutor(16) as pool:
-        found = pool.map(
-            lambda w: ask(project.proxy, w.host_names[0], w.ready.path, timeout=_GLANCE), asked
-        )
-        return {workspace.name: answer for workspace, answer in zip(asked, found, strict=True)}
+        return {w.name: is_up for w, is_up in zip(asked, pool.map(answer, asked), strict=True)}
 
 
 class _Asking(threading.Thread):
@@ -88,8 +97,10 @@ class _Asking(threading.Thread):
         workspace: Workspace,
         limit: timedelta | None,
         folder: SetupFolder | None,
+        listens: Callable[[], bool],
     ) -> None:
         super().__init__(daemon=True)
+        self._listens = listens
         self._proxy = project.proxy
         self._project = project.name
         self._workspace = workspace
@@ -117,7 +128,9 @@ class _Asking(threading.Thread):
             left = self._deadline - time.monotonic()
             self.answer = ask(self._proxy, host, path, timeout=max(left, _LOOK))
             self.answered = time.monotonic()
-            self.ready = self.answer.is_from(self._workspace.name, self._project)
+            answers = self.answer.is_from(self._workspace.name, self._project)
+            # With auth, it is the proxy that answers, and lets nobody through.
+            self.ready = answers and (self._workspace.auth is None or self._listens())
             if self.ready or time.monotonic() >= self._deadline:
                 return
             self._over.wait(_POLL)
@@ -201,6 +214,7 @@ def wait_until_ready(
             workspace,
             timeout,
             setups(workspace.name) if setups and workspace.setup else None,
+            partial(_listens, project, workspace.name, engine),
         )
         for workspace in workspaces
         if workspace.name not in broken
@@ -247,6 +261,14 @@ def wait_until_ready(
             streaming.close()
     failed += _without_services(project, set(asked) - {each.workspace for each in failed}, engine)
     return sorted(failed, key=lambda problem: problem.workspace)
+
+
+def _listens(project: Project, name: str, engine: Engine) -> bool:
+    """Whether a workspace listens where the proxy can reach it, as far as that can be told."""
+    listeners = engine.listeners(f"{project.name}-{name}-1")
+    return listeners is None or any(
+        port == WORKSPACE_PORT and not is_loopback(address) for address, port in listeners
+    )
 
 
 def _without_services(project: Project, names: set[str], engine: Engine) -> list[NotReady]:
@@ -357,7 +379,7 @@ def _explained(
         )
     listeners = engine.listeners(container.id)
     here = {address for address, port in listeners or () if port == WORKSPACE_PORT}
-    if here and all(address.startswith("127.") or address == "::1" for address in here):
+    if here and all(map(is_loopback, here)):
         return (
             f"it listens on port {WORKSPACE_PORT} of {' and '.join(sorted(here))} only, "
             "where the proxy can't reach it",

@@ -6,6 +6,7 @@ JSON goes to stdout alone; progress and prose go to stderr, what was asked for t
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -27,6 +28,14 @@ def console(*, stderr: bool = False) -> Console:
         emoji=False,
         soft_wrap=True,
     )
+
+
+_CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """A text of a file's, for a terminal: without what would move its cursor or turn its lines."""
+    return _CONTROLS.sub("\ufffd", text)
 
 
 def print_json(data: Any) -> None:

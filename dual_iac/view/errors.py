@@ -7,7 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from dual_iac.errors import DualError, Problem, SpecError
-from dual_iac.view import console, print_json
+from dual_iac.view import console, harmless, print_json
 
 
 def show_error(error: DualError, *, as_json: bool = False) -> None:
@@ -17,16 +17,16 @@ def show_error(error: DualError, *, as_json: bool = False) -> None:
     if isinstance(error, SpecError):
         for problem in error.problems:
             screen.print(problem_text(error, problem))
-    screen.print(Text.assemble(("Error: ", "bold red"), (error.summary, "bold")))
+    screen.print(Text.assemble(("Error: ", "bold red"), (harmless(error.summary), "bold")))
     _print_rest(error.why, error.mend)
 
 
 def _print_rest(why: str, mend: str) -> None:
     screen = console(stderr=True)
     for line in why.splitlines():
-        screen.print(f"  {line}")
+        screen.print(f"  {harmless(line)}")
     if mend:
-        screen.print(Text.assemble("  ", ("→ ", "cyan"), mend))
+        screen.print(Text.assemble("  ", ("→ ", "cyan"), harmless(mend)))
 
 
 def problem_text(error: SpecError, problem: Problem) -> Text:
@@ -34,17 +34,19 @@ def problem_text(error: SpecError, problem: Problem) -> Text:
     text = Text()
     text.append(f"{error.file}:{problem.line}:{problem.column}: ", "bold")
     if problem.key:
-        text.append(f"{problem.key}: ", "cyan")
-    text.append(f"{problem.what}\n", "red")
+        text.append(f"{harmless(problem.key)}: ", "cyan")
+    text.append(f"{harmless(problem.what)}\n", "red")
     if problem.line <= len(error.lines):
-        line = error.lines[problem.line - 1].replace("\t", " ")
+        line = harmless(error.lines[problem.line - 1].replace("\t", " "))
+        if problem.secret:
+            line = f"{line[: problem.column - 1]}…"
         text.append(f"{problem.line:>5} | {line}\n", "dim")
         text.append(f"      | {' ' * (problem.column - 1)}^\n", "dim")
     if problem.why:
-        text.append(f"  {problem.why}\n")
+        text.append(f"  {harmless(problem.why)}\n")
     if problem.mend:
         text.append("  → ", "cyan")
-        text.append(f"{problem.mend}\n")
+        text.append(f"{harmless(problem.mend)}\n")
     return text
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from dual_iac.plan import LOCALHOST, SETUP, Action, Change, Plan
-from dual_iac.view import format_bytes
+from dual_iac.view import format_bytes, harmless
 
 _MARKS = {
     Action.CREATE: ("+", "green"),
@@ -103,7 +103,7 @@ def _value(field: str, value: Any) -> str:
     if field == "resources.memory" and isinstance(value, int):
         return format_bytes(value)
     if isinstance(value, tuple | list):
-        return shlex.join(map(str, value))
+        return harmless(shlex.join(map(str, value)))
     text = str(value)
     # As it is only where that can be told from the line around it.
     return text if text == text.strip() != "" and text.isprintable() else json.dumps(text)

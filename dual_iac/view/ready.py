@@ -11,14 +11,14 @@ from dual_iac.model import Project, Workspace
 from dual_iac.verify.ready import NotReady
 
 
-def urls_text(project: Project, workspaces: Sequence[Workspace]) -> Text:
+def urls_text(project: Project, workspaces: Sequence[Workspace], *, tls: bool = False) -> Text:
     """One line a workspace: its name and where it answers."""
     width = max((len(workspace.name) for workspace in workspaces), default=0)
     text = Text()
     for number, workspace in enumerate(workspaces):
         text.append("\n" if number else "")
         text.append(f"{workspace.name:<{width}}  ", "bold")
-        text.append(project.url(workspace), "cyan")
+        text.append(project.url(workspace, tls=tls), "cyan")
     return text
 
 
