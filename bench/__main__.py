@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import inside, lifecycle, neighbours, rendering, running
+from bench import inside, lifecycle, neighbours, proxying, rendering, running
 from bench.measure import Settings
 from bench.project import remove_leftovers
 from bench.report import Row, document, table
@@ -17,6 +17,7 @@ KINDS: dict[str, Callable[[Settings], list[Row]]] = {
     "lifecycle": lifecycle.rows,
     "running": running.rows,
     "neighbours": neighbours.rows,
+    "proxying": proxying.rows,
     "rendering": rendering.rows,
     "inside": inside.rows,
 }

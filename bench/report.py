@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.measure import Settings, Times
+from bench.wrk import CONNECTIONS, SECONDS
 from dual_iac.model import Proxy
 from tests.engine.conftest import docker
 from tests.engine.load import PATIENCE
@@ -20,7 +21,8 @@ from tests.engine.load import PATIENCE
 class Row:
     """One measure: what dual took, what stands beside it, and the figure that has a limit.
 
-    Without ``must`` and ``aim`` it is there for the reader only.
+    Without ``must`` and ``aim`` it is there for the reader only. They are the most that the figure
+    may be, or the least, where more is better.
     """
 
     what: str
@@ -30,14 +32,23 @@ class Row:
     shown: str
     must: float | None = None
     aim: float | None = None
+    more_is_better: bool = False
 
     @property
     def verdict(self) -> str:
         if self.must is None or self.aim is None:
             return ""
-        if self.figure <= self.aim:
+        if self._keeps(self.aim):
             return "aim met"
-        return "met" if self.figure <= self.must else "**not met**"
+        return "met" if self._keeps(self.must) else "**not met**"
+
+    def _keeps(self, limit: float) -> bool:
+        return self.figure >= limit if self.more_is_better else self.figure <= limit
+
+    def shown_limit(self, limit: float | None) -> str:
+        if limit is None:
+            return ""
+        return f"at least {limit:g}" if self.more_is_better else f"{limit:g}"
 
 
 def ratio(
@@ -57,7 +68,7 @@ def table(rows: Iterable[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        limits = ["" if limit is None else f"{limit:g}" for limit in (row.must, row.aim)]
+        limits = [row.shown_limit(limit) for limit in (row.must, row.aim)]
         cells = [row.what, row.dual, row.beside, row.shown, *limits, row.verdict]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -70,7 +81,7 @@ def document(rows: Iterable[Row], settings: Settings) -> str:
 Written by `make bench`. Each measure runs dual and plain Docker Compose in turn, on the project
 that `dual render` wrote, with every image already there, in {settings.rounds} rounds (where there
 is nothing to do, in {2 * settings.rounds + 1}). Times are medians. Figures are dual's divided by
-what stands beside it, unless they say otherwise: less is better.
+what stands beside it, unless they say otherwise: less is better, but where a limit says "at least".
 
 - dual's times are those of the whole command, the start of Python included. `dual apply` also
   waits until every workspace answers through the proxy, and checks afterwards that nobody else was
@@ -82,6 +93,13 @@ what stands beside it, unless they say otherwise: less is better.
   come. A WebSocket is lost when it closes, or when a message doesn't come back.
 - Commands in a workspace are measured as whole processes, in 10 times as many rounds. An edit is
   seen when a program in the workspace that waits for inotify events has read the file again.
+- Through the proxy, `wrk` asks over {CONNECTIONS} connections that it keeps alive, each as fast as
+  answers come: through dual's Traefik, through a bare one (the same image, one entry point, one
+  route, all else as it comes) and at the workspace's own address. The workspace answers with bytes
+  that are ready. Each side is asked for {SECONDS} s in turn, the order reversed each time, in
+  15 times as many rounds. Figures are the medians of the rounds' own ratios (requests: dual's
+  by the bare one's; p50 and p99: the bare one's by dual's), so that what else the machine does
+  falls out: the two that are divided were measured one right after the other.
 - Memory is the most that a process had resident by its own account (`VmHWM`, read every 20 ms):
   dual's, and apart from it the largest of the processes that it starts.
 
