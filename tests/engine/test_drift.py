@@ -408,8 +408,15 @@ ALL = ("one", "two", "traefik")
         ("rm -f {0}-traefik-1", [("proxy", "create", ["container"])]),
         ("rename {0}-traefik-1 {0}-renamed", [("proxy", "update", ["name"])]),
         ("update --restart=no {0}-traefik-1", [("proxy", "replace", ["restart"])]),
-        ("network connect bridge {0}-traefik-1", [("proxy", "update", ["networks.bridge"])]),
-        ("network disconnect {0}_edge {0}-traefik-1", [("proxy", "replace", ["networks.edge"])]),
+        # Both take its published port from where it listens.
+        (
+            "network connect bridge {0}-traefik-1",
+            [("proxy", "replace", ["networks.bridge", "routes"])],
+        ),
+        (
+            "network disconnect {0}_edge {0}-traefik-1",
+            [("proxy", "replace", ["networks.edge", "routes"])],
+        ),
     ],
 )
 def test_what_docker_did_to_the_proxy(
@@ -522,16 +529,17 @@ def test_an_edited_configuration_that_traefik_was_restarted_on(two: LiveProject)
 
 
 def test_networks_of_others_on_the_proxy(two: LiveProject) -> None:
-    before, other = two.identities(*ALL), f"{two.name}-other"
-    docker("network", "create", "--subnet", another_place(), other)
+    """Their names sort after its own, so that it goes on to answer."""
+    before, others = two.identities(*ALL), [f"{each}-{two.name}" for each in ("x", "y")]
     try:
-        for network in ("bridge", other):
+        for network in others:
+            docker("network", "create", "--subnet", another_place(), network)
             docker("network", "connect", network, f"{two.name}-traefik-1")
-        fields = sorted([f"networks.{other}", "networks.bridge"])
+        fields = [f"networks.{other}" for other in others]
         assert changes(two.plan()) == [("proxy", "update", fields)]
         mended(two, before)
     finally:
-        run("docker", "network", "rm", other)
+        run("docker", "network", "rm", *others)
 
 
 @pytest.mark.parametrize("name", ["extra.yml", "extra.toml", "more/extra.yaml"])

@@ -20,7 +20,7 @@ from tests.engine.conftest import Done, docker, wait_for
 from tests.engine.private import PrivateEngine, PrivateProject, private_engine
 
 PROXY_IMAGE = "traefik:v3.7.15"
-ROUNDS = schedule(chosen_seed(), [Signals.SIGKILL] * 6)
+ROUNDS = schedule(chosen_seed(), [Signals.SIGKILL] * 4)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,7 @@ def test_an_engine_killed_at_any_moment(
     [
         ("removing", False),
         ("creating", True),
-        ("creating", False),
         ("started", True),
-        ("waiting for an answer", True),
         ("waiting for an answer", False),
     ],
 )
@@ -120,7 +118,7 @@ def test_an_engine_that_goes_away_half_way(
     assert not problems, "\n".join([*problems, str(cut), str(again)])
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(2))
 def test_a_daemon_killed_while_it_starts_containers(
     own_engine: PrivateEngine, chaos: Chaos, number: int
 ) -> None:

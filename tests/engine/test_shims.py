@@ -136,7 +136,7 @@ def test_direnv(live: LiveProject) -> None:
     command = shlex.join([*DUAL, "-f", str(live.folder / "dual.yaml")])
     folder = live.folder / "below"
     (folder / ".envrc").write_text(f'eval "$({command} activate one)"\n')
-    env = {"HOME": str(live.folder), "XDG_DATA_HOME": str(live.folder / "data")}
+    env = {"HOME": str(live.folder.parent / "home"), "XDG_DATA_HOME": str(live.folder / "data")}
     assert run("direnv", "allow", str(folder), env=env).code == 0
     say = "import os; print(os.uname().nodename, os.getcwd())"
     done = run("direnv", "exec", str(folder), "python3", "-c", say, cwd=folder, env=env)
