@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
 
 from dual_iac import seal
 from dual_iac.errors import DualError, InvalidError
@@ -225,7 +226,10 @@ def template_environment(folder: Path) -> Environment:
 
     Every value a template emits passes :func:`to_yaml`; none can forget to.
     """
-    return Environment(
+    # Whoever may change a repository may not run code on this machine with a template. The sandbox
+    # takes time, so that the shipped ones do without.
+    has_own = (folder / OVERRIDES_FOLDER).is_dir()
+    return (SandboxedEnvironment if has_own else Environment)(
         loader=ChoiceLoader(
             [FileSystemLoader(folder / OVERRIDES_FOLDER), FileSystemLoader(shipped_templates())]
         ),

@@ -1128,3 +1128,21 @@ def test_a_folder_with_a_dollar_in_its_name() -> None:
         .fields["mounts./workspace"]
         .startswith("bind /home/ada/$hop/app")
     )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "''.__class__.__mro__[1].__subclasses__()",
+        "project.__init__.__globals__",
+        "cycler.__init__.__globals__.os.popen('id').read()",
+        "lipsum.__globals__['os'].system('id')",
+    ],
+)
+def test_a_template_of_ones_own_runs_no_code(code: str, tmp_path: Path) -> None:
+    overrides = tmp_path / ".dual/templates"
+    overrides.mkdir(parents=True)
+    shipped = (shipped_templates() / "workspace.yaml.j2").read_text()
+    (overrides / "workspace.yaml.j2").write_text(f"# {{{{ {code} | string }}}}\n{shipped}")
+    with pytest.raises(DualError, match="can't be rendered"):
+        one("ready: {}", tmp_path)

@@ -253,9 +253,10 @@ class Place:
             observed = observing.result()
         found = flaws(self.folder, desired.certificates) if desired.certificates else {}
         proxy = observed.containers.get(PROXY)
-        if proxy and proxy.running and desired.certificates and not found:
-            one = dict([*chains(self.folder, desired.certificates).items()][:1])
-            observed = replace(observed, serves_certificates=serves(observed, one))
+        if proxy and proxy.running and desired.certificates:
+            sound = {n: each for n, each in desired.certificates.items() if n not in found}
+            certificates = chains(self.folder, sound)
+            observed = replace(observed, serves_certificates=serves(observed, certificates))
         there = {a for a, clone in desired.clones.items() if Path(clone.path).is_dir()}
         looked = {address: self.setup_folder(address).look() for address in desired.setups}
         observed = replace(

@@ -151,14 +151,16 @@ def apply(
                 ask=partial(place.ask_setup, project),
                 certify=partial(certificates.make, place.folder),
             )
-            certificates.keep_only(place.folder, desired.certificates)
+            if not planned.left_out:  # whose routes may still name others
+                certificates.keep_only(place.folder, desired.certificates)
     asked = [each for each in project.enabled if not names or each.name in names]
+    follows = True
     with progress:
         if planned.addresses("route", *Action):
             wait_for_routes(project.proxy, routes_written(read_files(place.output)))
         if project.proxy.https and planned.addresses("certificate", *Action):
             made = certificates.chains(place.folder, desired.certificates)
-            wait_for_certificates(project.proxy.bind, project.proxy.https, made)
+            follows = wait_for_certificates(project.proxy.bind, project.proxy.https, made)
         failed = wait_until_ready(
             *(project, asked, engine, progress, timeout, refused),
             setups=place.setup_folder,
@@ -167,6 +169,12 @@ def apply(
         )
     place.settle_setups(project, planned.addresses("workspace", *Action))
     report(project, planned, asked, failed)
+    if not follows:
+        raise DualError(
+            "The proxy does not serve its certificates",
+            why="somebody took the folder that they were in away as it ran",
+            mend="run dual apply again: it replaces the proxy",
+        )
 
 
 def plan_file(arguments: Sequence[str] | None) -> Path | None:

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dual_iac.model import Proxy
@@ -19,6 +20,7 @@ PROJECT_HEADER = "X-Dual-Project"
 _GATEWAY_ERRORS = (502, 503, 504)
 _PATIENCE = 1.5  # seconds that Traefik may take to start, or to follow its files
 _POLL = 0.05
+_AT_ONCE = 16  # handshakes
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,18 @@ def serves(observed: Observed, chains: Mapping[str, str]) -> bool:
 def wait_for_certificates(bind: str, port: int, chains: Mapping[str, str]) -> bool:
     """Until the proxy serves these certificates (PEM, by host), or is given up: then False."""
     end = time.monotonic() + _PATIENCE
-    for host, chain in chains.items():
+
+    def is_served(host: str) -> bool:
+        chain = chains[host]
         certificate = ssl.PEM_cert_to_DER_cert(chain[: chain.find(_PEM_END) + len(_PEM_END)])
         while _served(bind, port, host) != certificate:
             if time.monotonic() >= end:
                 return False
             time.sleep(_POLL)
-    return True
+        return True
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return all(pool.map(is_served, chains))
 
 
 _PEM_END = "-----END CERTIFICATE-----"

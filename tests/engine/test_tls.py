@@ -146,8 +146,11 @@ def test_a_proxy_whose_certificates_were_taken_away(secure: Secure) -> None:
     secure.live.apply()
     before = secure.live.identity("one")
     shutil.rmtree(secure.live.folder / ".dual/tls")
-    for _ in range(2):  # first the certificates, then the proxy that can't see them
-        secure.live.apply()
+    blind = secure.live.dual("apply", "-y")  # there are certificates, and the proxy can't see them
+    assert blind.code == 1, blind
+    assert "run dual apply again: it replaces the proxy" in blind.stderr
+    assert changes(secure.live.plan()) == [("proxy", "replace", ["certificates"])]
+    secure.live.apply()
     assert secure.live.plan()["changes"] == []
     assert secure.get("one.localhost").status == 200
     assert secure.live.identity("one") == before
